@@ -1,0 +1,44 @@
+"""The click group: which commands there are and where they live."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from agent import __version__
+
+# Command -> module and attribute. Imported when called, so that `vigilhost status` does not pay for `vigilhost query`.
+COMMANDS: Mapping[str, str] = {
+    "run": "agent.cli.run_cmd:run",
+    "check": "agent.cli.config_cmd:check",
+    "config": "agent.cli.config_cmd:config",
+    "collect": "agent.cli.collect_cmd:collect",
+    "collectors": "agent.cli.collect_cmd:collectors",
+    "status": "agent.cli.status_cmd:status",
+    "reload": "agent.cli.status_cmd:reload",
+    "completion": "agent.cli.completion_cmd:completion",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        target = COMMANDS.get(name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: Any = getattr(importlib.import_module(module), attribute)
+        return command  # type: ignore[no-any-return]
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vigilhost")
+def cli() -> None:
+    """Vigilhost measures this host, remembers, judges, tells, sends on and keeps verified backups."""

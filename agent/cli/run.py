@@ -1,0 +1,81 @@
+"""`vigilhost run`: the daemon in the foreground. argparse, because the daemon does not import click."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.config import Loaded
+
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `run`; `vigilhost --help` and shell completion read them too."""
+    parser = argparse.ArgumentParser(
+        prog="vigilhost run",
+        description="Measure this host until told to stop. With no configuration file, everything has a default.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration file (default: /etc/vigilhost/vigilhost.yaml)")
+    parser.add_argument("--state-dir", metavar="DIR", help="directory for what must survive a restart")
+    parser.add_argument("--listen", metavar="ADDR", help="address and port of /metrics and /health")
+    parser.add_argument("--dry-run", action="store_true", help="print line protocol instead of sending it")
+    parser.add_argument("--once", action="store_true", help="collect and send once, then end")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the daemon; the exit status: 0 stopped as asked, 1 could not run, 2 the configuration is wrong."""
+    options = parser().parse_args(arguments)
+
+    from agent import log
+    from agent.config import ConfigError
+    from agent.daemon import Daemon
+    from agent.http.server import ListenError
+    from agent.once import once
+    from agent.statedir import StateDirError
+
+    os.umask(0o077)
+    try:
+        loaded = _load(options)
+    except ConfigError as error:
+        for problem in error.errors:
+            print(problem, file=sys.stderr)
+        return EXIT_CONFIG
+    log.configure(loaded.settings.log.format, loaded.settings.log.level)
+    for warning in loaded.warnings:
+        log.warn_of_configuration(str(warning))
+    try:
+        if options.once:
+            return asyncio.run(once(loaded.settings))
+        asyncio.run(Daemon(loaded, lambda: _load(options)).run())
+    except (ListenError, StateDirError) as error:
+        print(f"vigilhost: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+    return EXIT_OK
+
+
+def _load(options: argparse.Namespace) -> Loaded:
+    """The configuration with what the command line says. Raise ConfigError."""
+    from agent.config import Entry, Place, load
+    from agent.config.declared import defaults_of
+    from agent.config.registry import SINKS
+
+    given = {"state_dir": options.state_dir, "listen": options.listen}
+    loaded = load(options.config, {name: value for name, value in given.items() if value is not None})
+    if not options.dry_run:
+        return loaded
+    stdout = SINKS.find("stdout")
+    entry = Entry("stdout", "stdout", stdout, defaults_of(stdout), SINKS.common(), Place("--dry-run"))
+    return replace(loaded, settings=replace(loaded.settings, sinks={"stdout": entry}))

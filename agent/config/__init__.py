@@ -1,0 +1,10 @@
+"""vigilhost.yaml: read, checked, explained and shown."""
+
+from agent.config.loading import DEFAULT_FILE, Loaded, build_collectors, build_sinks, load
+from agent.config.plugins import Entry
+from agent.config.problems import ConfigError, Place, Problem
+from agent.config.registry import CommonOptions
+from agent.config.settings import Settings
+
+__all__ = ["DEFAULT_FILE", "CommonOptions", "ConfigError", "Entry", "Loaded", "Place", "Problem", "Settings",
+           "build_collectors", "build_sinks", "load"]  # fmt: skip

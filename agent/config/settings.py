@@ -1,0 +1,73 @@
+"""The configuration as typed values. A new section is one field here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.config.address import check_address
+from agent.config.plugins import Entry
+from agent.core.host import Host
+from agent.core.options import option
+
+
+def _host_name() -> str:
+    return os.uname().nodename
+
+
+def _check_root(path: str) -> None:
+    if not path.startswith("/"):
+        raise ValueError("is not an absolute path; begin it with /")
+
+
+def _check_not_empty(text: str) -> None:
+    if not text:
+        raise ValueError("is empty; write a name, or remove the line")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the agent says about itself, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = option("info", "Least important events to show.")
+    format: Literal["auto", "console", "json", "journal"] = option(
+        "auto", "How a line looks; auto: journal under systemd, console on a terminal, json elsewhere."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the host's own trees are; in a container they are mounted elsewhere."""
+
+    proc: str = option("/proc", "The host's /proc.", check=_check_root)
+    sys: str = option("/sys", "The host's /sys.", check=_check_root)
+    root: str = option("/", "The host's root file system.", check=_check_root)
+
+    @property
+    def host(self) -> Host:
+        """The same as collectors take it."""
+        return Host(self.proc.rstrip("/"), self.sys.rstrip("/"), self.root.rstrip("/") or "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured. Every option has a default: with no file at all the agent runs."""
+
+    listen: str = option(
+        "127.0.0.1:9811", "Address and port of /metrics, /health and the API; IPv6 as [::1]:9811.", check=check_address
+    )
+    state_dir: str = option(
+        "/var/lib/vigilhost", "Directory for what must survive a restart; only one agent may use it.",
+        check=_check_not_empty,
+    )  # fmt: skip
+    hostname: str = option(
+        _host_name, "Name of this host on everything it sends.", default_text="the name of the host",
+        example="web1.example.org", check=_check_not_empty,
+    )  # fmt: skip
+    tags: dict[str, str] = option(dict, "Tags added to everything that is sent.", example="{env: prod}",
+                                  check=_check_not_empty)  # fmt: skip
+    log: Log = option(Log, "Log of the agent itself.")
+    paths: Paths = option(Paths, "Where to find the host's files.")
+    collectors: dict[str, Entry] = option(dict, "What is measured.", plugins="collectors")
+    sinks: dict[str, Entry] = option(dict, "Where readings are sent.", plugins="sinks")

@@ -1,0 +1,267 @@
+"""The daemon: wires everything, runs until it is told to stop, reloads without losing a slot."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from agent import __version__, sdnotify, statedir
+from agent.config import ConfigError, Entry, Loaded, Settings
+from agent.control import ControlError, ControlSocket
+from agent.core.clock import NS, Clock, SystemClock
+from agent.core.model import Tick
+from agent.health import health_of
+from agent.http.app import build as build_app
+from agent.http.server import Server, bind
+from agent.hub import Hub
+from agent.scheduler import Scheduler, Task
+from agent.telemetry import SelfMetrics
+from sinks.dead_letters import DeadLetters
+from sinks.delivery import Delivery, DeliveryStats
+from sinks.line_protocol import Encoder
+from sinks.prometheus import Exposition
+from sinks.recent import Recent
+
+log = structlog.get_logger("agent")
+
+FLUSH_AT_STOP_S = 10.0
+
+
+class Daemon:
+    """One agent. `load` reads the configuration again for a reload; it raises ConfigError."""
+
+    def __init__(self, loaded: Loaded, load: Callable[[], Loaded], *, clock: Clock | None = None) -> None:
+        self._settings = loaded.settings
+        self._load = load
+        self._clock = clock or SystemClock()
+        self._hub = Hub()
+        self._recent = Recent()
+        self._exposition = Exposition()
+        self._scheduler = Scheduler(self._clock, self._hub.publish, self._hub.forget)
+        self._entries: dict[str, Entry] = {}
+        self._sink_entries: dict[str, Entry] = {}
+        self._deliveries: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
+        self._server: tuple[Server, asyncio.Task[None]] | None = None
+        self._stopping = asyncio.Event()
+        self._started_at = time.monotonic()
+        self.is_ready = False
+        self.reload_error = ""
+
+    # -- what the faces ask ------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self._scheduler
+
+    def sink_stats(self) -> Mapping[str, DeliveryStats]:
+        return {name: delivery.stats for name, (delivery, _) in self._deliveries.items()}
+
+    def snapshot(self) -> list[Tick]:
+        return self._hub.snapshot(self._clock.monotonic())
+
+    def revision(self) -> int:
+        return self._hub.published
+
+    def health(self) -> dict[str, Any]:
+        return health_of(self, self._clock, time.monotonic() - self._started_at)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, run until SIGTERM or SIGINT, stop cleanly. Raise ListenError, StateDirError, OSError at the start."""
+        faulthandler.enable()  # SIGABRT, which the watchdog sends, prints every thread's stack
+        lock = statedir.claim(self._settings.state_dir)
+        control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload"}))
+        try:
+            self._serve(self._settings.listen)
+            self._hub.subscribe(self._recent.append)
+            self._apply(self._settings)
+            self._install_signals()
+            await control.start()
+            scheduling = asyncio.create_task(self._scheduler.run(), name="scheduler")
+            watching = asyncio.create_task(self._watch(scheduling), name="watchdog")
+            self._announce()
+            await self._stopping.wait()
+            sdnotify.notify("STOPPING=1")
+            watching.cancel()
+            scheduling.cancel()
+            await self._stop_sinks()
+            await self._stop_serving()
+        finally:
+            await control.stop()
+            os.close(lock)
+        log.info("agent.stopped")
+
+    @property
+    def runtime_dir(self) -> str:
+        """Where the control socket is: systemd's runtime directory, else the state directory."""
+        return os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or self._settings.state_dir
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_quietly)
+
+    def _announce(self) -> None:
+        self.is_ready = True
+        settings = self._settings
+        log.info(
+            "agent.started",
+            version=__version__,
+            collectors=len(self._scheduler.tasks),
+            sinks=sorted(self._deliveries) or "none",
+            metrics=f"http://{settings.listen}/metrics",
+            health=f"http://{settings.listen}/health",
+            state_dir=os.path.abspath(settings.state_dir),
+        )
+        sdnotify.notify("READY=1", f"STATUS={len(self._scheduler.tasks)} collectors, {len(self._deliveries)} sinks")
+
+    async def _watch(self, scheduling: asyncio.Task[None]) -> None:
+        """Feed systemd's watchdog only while slots come; what is merely failing is an alert, not a kill."""
+        interval = sdnotify.watchdog_interval()
+        if interval is None:
+            return
+        while not scheduling.done():
+            await asyncio.sleep(interval)
+            if self._clock.monotonic() - self._scheduler.last_slot_at < 65.0:
+                sdnotify.notify("WATCHDOG=1")
+
+    # -- configuration -----------------------------------------------------------------------------------------------
+
+    def reload(self) -> dict[str, Any]:
+        """Read the configuration again and take over what changed. Raise ConfigError, ListenError, ControlError."""
+        sdnotify.reloading()
+        try:
+            loaded = self._load()
+            if loaded.settings.state_dir != self._settings.state_dir:
+                raise ControlError("state_dir: cannot change while the agent runs; restart it")
+            changed = self._apply(loaded.settings)
+        except Exception as error:
+            self.reload_error = str(error)
+            log.error("agent.reload_failed", reason=str(error), consequence="the old configuration goes on")
+            raise
+        finally:
+            sdnotify.notify("READY=1")
+        self.reload_error = ""
+        for warning in loaded.warnings:
+            log.warning("config.warning", message=str(warning))
+        log.info("agent.reloaded", **changed)
+        return changed
+
+    def _reload_quietly(self) -> None:
+        try:
+            self.reload()
+        except Exception:  # noqa: BLE001, S110 - reload has logged it and keeps the old configuration
+            pass
+
+    def _apply(self, settings: Settings) -> dict[str, Any]:
+        """Build everything that differs from what runs, then swap; nothing changes when a part cannot be built."""
+        tasks, entries = self._tasks_for(settings)
+        deliveries = self._deliveries_for(settings)
+        if settings.listen != self._settings.listen:
+            self._serve(settings.listen)
+        old_names = set(self._scheduler.tasks)
+        kept = sum(1 for name, task in tasks.items() if self._scheduler.tasks.get(name) is task)
+        self._scheduler.set_tasks(tasks.values())
+        self._entries = entries
+        self._swap_deliveries(settings, deliveries)
+        self._settings = settings
+        return {"collectors": len(tasks), "unchanged": kept, "gone": sorted(old_names - set(tasks))}
+
+    def _tasks_for(self, settings: Settings) -> tuple[dict[str, Task], dict[str, Entry]]:
+        host = settings.paths.host
+        is_same_host = host == self._settings.paths.host
+        tasks: dict[str, Task] = {}
+        for name, entry in settings.collectors.items():
+            running = self._scheduler.tasks.get(name)
+            if running is not None and is_same_host and self._entries.get(name) == entry:
+                tasks[name] = running
+                continue
+            collector = entry.build(host=host)
+            if isinstance(collector, SelfMetrics):
+                collector.scheduler, collector.sink_stats = self._scheduler, self.sink_stats
+            offset, jitter = round(entry.common.offset * NS), round(entry.common.jitter * NS)
+            tasks[name] = Task(collector, offset, jitter)
+        return tasks, dict(settings.collectors)
+
+    # -- sinks -------------------------------------------------------------------------------------------------------
+
+    def _line_tags(self, settings: Settings) -> dict[str, str]:
+        return {"host": settings.hostname, **settings.tags}
+
+    def _deliveries_for(self, settings: Settings) -> dict[str, Delivery]:
+        """New deliveries for the sinks that are new or configured otherwise."""
+        same_tags = self._line_tags(settings) == self._line_tags(self._settings)
+        fresh = {}
+        for name, entry in settings.sinks.items():
+            if name in self._deliveries and same_tags and self._sink_entries.get(name) == entry:
+                continue
+            dead = DeadLetters(os.path.join(settings.state_dir, f"dead-letters-{name}.jsonl"))
+            encoder = Encoder(self._line_tags(settings))
+            fresh[name] = Delivery(name, entry.build(), self._recent.reader(), encoder, dead, self._clock)
+        return fresh
+
+    def _swap_deliveries(self, settings: Settings, fresh: Mapping[str, Delivery]) -> None:
+        for name in [name for name in self._deliveries if name in fresh or name not in settings.sinks]:
+            delivery, running = self._deliveries.pop(name)
+            running.cancel()
+            delivery.close()
+        for name, delivery in fresh.items():
+            self._deliveries[name] = delivery, asyncio.create_task(delivery.run(), name=f"sink-{name}")
+        self._sink_entries = dict(settings.sinks)
+
+    async def _stop_sinks(self) -> None:
+        for _, running in self._deliveries.values():
+            running.cancel()
+        flushes = [delivery.flush() for delivery, _ in self._deliveries.values()]
+        try:
+            async with asyncio.timeout(FLUSH_AT_STOP_S):
+                await asyncio.gather(*flushes)
+        except TimeoutError:
+            log.warning("agent.flush_cut_short", after_s=FLUSH_AT_STOP_S)
+        for delivery, _ in self._deliveries.values():
+            delivery.close()
+
+    # -- faces -------------------------------------------------------------------------------------------------------
+
+    def _serve(self, address: str) -> None:
+        """Listen on `address`; the server before it stops once the new one is bound."""
+        server = Server(build_app(self, self._exposition), bind(address))
+        if self._server is not None:
+            self._server[0].stop()
+        self._server = server, asyncio.create_task(server.run_until_stopped(), name="http")
+
+    async def _stop_serving(self) -> None:
+        if self._server is not None:
+            server, serving = self._server
+            server.stop()
+            await serving
+
+    def _commands(self) -> Mapping[str, Any]:
+        async def status(_: Mapping[str, Any]) -> Any:
+            return self.health()
+
+        async def reload(_: Mapping[str, Any]) -> Any:
+            try:
+                return self.reload()
+            except ConfigError as error:
+                raise ControlError("\n".join(str(problem) for problem in error.errors)) from error
+            except Exception as error:
+                raise ControlError(str(error)) from error
+
+        return {"status": status, "reload": reload}

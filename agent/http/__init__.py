@@ -1,0 +1,1 @@
+"""The HTTP face: /metrics, /health and the query API."""

@@ -1,0 +1,174 @@
+"""The agent measures itself: its collectors, sinks, journal and process, published like everything else."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from prometheus_client import ProcessCollector
+
+from agent import __version__
+from agent.core.clock import NS
+from agent.core.model import Field, Group, Reading, counter, gauge
+from agent.core.options import option
+from agent.core.units import Seconds
+from agent.scheduler import Scheduler
+from sinks.delivery import DeliveryStats
+
+
+def _own(prefix: str, *fields: tuple[Callable[..., Field], str, str, str, type]) -> tuple[Field, ...]:
+    """Fields of our own: one name in both dialects."""
+    return tuple(
+        kind(name, unit, help, type=type_, influx=name, prom=f"vigilhost_{prefix}_{name}")
+        for kind, name, unit, help, type_ in fields
+    )
+
+
+COLLECTOR = Group("vigilhost_collector", _own(
+    "collector",
+    (gauge, "success", "bool", "Whether the last run gave readings.", bool),
+    (gauge, "missing", "bool", "Whether the host lacks what it measures.", bool),
+    (gauge, "duration_seconds", "seconds", "Duration of the last run.", float),
+    (gauge, "lateness_seconds", "seconds", "How long after its slot the last run began.", float),
+    (gauge, "last_success_timestamp_seconds", "seconds", "Slot of the last successful run, 0 before the first.", float),
+    (gauge, "readings", "count", "Readings of the last successful run.", int),
+    (counter, "runs_total", "count", "Runs that ended.", int),
+    (counter, "failures_total", "count", "Runs that failed.", int),
+    (counter, "timeouts_total", "count", "Runs given up at their deadline.", int),
+    (counter, "skipped_slots_total", "count", "Slots without a run, because the one before was not over.", int),
+    (counter, "dropped_readings_total", "count", "Readings beyond the collector's cap.", int),
+    (counter, "cpu_seconds_total", "seconds", "CPU time of all runs.", float),
+), ("collector",))  # fmt: skip
+
+# What node_exporter says of its collectors; dashboards show it.
+SCRAPE = Group("node_scrape", (
+    gauge("duration", "seconds", "Duration of the collector's last run.",
+          prom="node_scrape_collector_duration_seconds"),
+    gauge("success", "bool", "Whether the collector's last run succeeded.", type=bool,
+          prom="node_scrape_collector_success"),
+), ("collector",))  # fmt: skip
+
+SINK = Group("vigilhost_sink", _own(
+    "sink",
+    (gauge, "up", "bool", "Whether the last write was taken.", bool),
+    (gauge, "lasting_error", "bool", "Whether a person must act: token, bucket, address.", bool),
+    (gauge, "latency_seconds", "seconds", "Age of the newest reading when it was taken.", float),
+    (gauge, "write_seconds", "seconds", "Duration of the last write.", float),
+    (gauge, "last_success_timestamp_seconds", "seconds", "When a write was last taken, 0 before the first.", float),
+    (counter, "lines_total", "count", "Lines taken.", int),
+    (counter, "writes_total", "count", "Writes taken.", int),
+    (counter, "bytes_total", "bytes", "Bytes taken, before compression.", int),
+    (counter, "retries_total", "count", "Writes tried again.", int),
+    (counter, "dead_letters_total", "count", "Lines the sink will never take, put aside.", int),
+), ("sink",))  # fmt: skip
+SINK_ERRORS = Group("vigilhost_sink_errors", (
+    counter("errors", "count", "Answers that were no success, by kind.", influx="errors",
+            prom="vigilhost_sink_errors_total"),
+), ("sink", "kind"))  # fmt: skip
+
+AGENT = Group("vigilhost_agent", _own(
+    "agent",
+    (gauge, "uptime_seconds", "seconds", "Time since the agent started.", float),
+    (gauge, "loop_lag_seconds", "seconds", "How late the event loop woke for the last slot.", float),
+    (gauge, "threads", "count", "Threads of the agent.", int),
+    (gauge, "resident_memory_bytes", "bytes", "Resident memory of the agent.", int),
+    (gauge, "open_fds", "count", "Open file descriptors of the agent.", int),
+    (counter, "cpu_seconds_total", "seconds", "CPU time of the agent.", float),
+    (counter, "ticks_total", "count", "Ticks published.", int),
+    (counter, "clock_jumps_total", "count", "Times a collector was aligned anew after the wall clock jumped.", int),
+    (counter, "abandoned_lanes_total", "count", "Threads left behind in calls that did not return.", int),
+))  # fmt: skip
+BUILD = Group("vigilhost_build", (
+    gauge("info", "info", "The version that runs.", prom="vigilhost_build_info"),
+), ("version", "python"))  # fmt: skip
+
+# The names every Prometheus client library gives; dashboards of the host show them for the job.
+_PROCESS_KINDS = {"process_cpu_seconds_total": counter}
+_PROCESS_NAMES = (
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+    "process_virtual_memory_max_bytes",
+)
+PROCESS = Group("process", (
+    _PROCESS_KINDS.get(name, gauge)(name, "value", f"The agent's {name.removeprefix('process_').replace('_', ' ')}.",
+                                    prom=name)
+    for name in _PROCESS_NAMES
+))  # fmt: skip
+
+
+@dataclass(slots=True)
+class SelfMetrics:
+    """The agent's own health: collectors, sinks, journal, memory, event loop."""
+
+    name: ClassVar[str] = "agent"
+    groups: ClassVar[tuple[Group, ...]] = (COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS)
+
+    interval: Seconds = option(10.0, "Time between two readings.")
+    scheduler: Scheduler | None = None
+    sink_stats: Callable[[], Mapping[str, DeliveryStats]] = dict
+    extra: Callable[[], Iterator[Reading]] = field(default=lambda: iter(()))
+    _started: float = field(default_factory=time.monotonic)
+    _process: ProcessCollector = field(default_factory=lambda: ProcessCollector(registry=None))
+
+    def collect(self) -> Iterator[Reading]:
+        process = self._process_values()
+        yield PROCESS.row((), tuple(process[name] for name in _PROCESS_NAMES))
+        yield BUILD.row((__version__, platform.python_version()), (1,))
+        for name, stats in self.sink_stats().items():
+            yield from _sink(name, stats)
+        if self.scheduler is not None:
+            yield self._agent(self.scheduler, process)
+            yield from _collectors(self.scheduler)
+        yield from self.extra()
+
+    def _process_values(self) -> dict[str, float]:
+        values = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
+        values["process_virtual_memory_max_bytes"] = float(resource.getrlimit(resource.RLIMIT_AS)[1] % 2**64)
+        return values
+
+    def _agent(self, scheduler: Scheduler, process: Mapping[str, float]) -> Reading:
+        return AGENT.read(
+            uptime_seconds=time.monotonic() - self._started,
+            loop_lag_seconds=scheduler.loop_lag_s,
+            threads=_threads(),
+            resident_memory_bytes=int(process["process_resident_memory_bytes"]),
+            open_fds=int(process["process_open_fds"]),
+            cpu_seconds_total=process["process_cpu_seconds_total"],
+            ticks_total=scheduler.published,
+            clock_jumps_total=scheduler.clock_jumps,
+            abandoned_lanes_total=scheduler.abandoned_lanes,
+        )
+
+
+def _threads() -> int:
+    with open("/proc/self/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[17])  # proc(5), field 20
+
+
+def _collectors(scheduler: Scheduler) -> Iterator[Reading]:
+    for name, task in list(scheduler.tasks.items()):
+        stats = task.stats
+        if not stats.runs and not stats.timeouts:
+            continue
+        yield COLLECTOR.row((name,), (
+            not stats.error, stats.is_missing, stats.duration_s, stats.lateness_s, stats.last_success_ns / NS,
+            stats.readings, stats.runs, stats.failures, stats.timeouts, stats.skipped, stats.dropped, stats.cpu_s,
+        ))  # fmt: skip
+        yield SCRAPE.row((name,), (stats.duration_s, not stats.error))
+
+
+def _sink(name: str, stats: DeliveryStats) -> Iterator[Reading]:
+    yield SINK.row((name,), (
+        not stats.error, stats.is_lasting, stats.latency_s, stats.write_s, stats.last_success_ns / NS,
+        stats.lines, stats.writes, stats.bytes, stats.retries, stats.dead_letters,
+    ))  # fmt: skip
+    for kind, count in sorted(stats.errors.items()):
+        yield SINK_ERRORS.row((name, kind), (count,))

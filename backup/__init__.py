@@ -1,0 +1,1 @@
+"""What is kept safe: verified copies of databases, files, volumes and images."""
