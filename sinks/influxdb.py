@@ -48,8 +48,8 @@ class InfluxDB:
         needed = "bucket" if self.version == "2" else "database"
         if not getattr(self, needed):
             raise ValueError(f"{needed}: missing; version {self.version} needs one")
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url: {self.url!r} is not one; write it like http://127.0.0.1:8086")
+        if not self.url.startswith(("http://", "https://")) or "@" in self.url:
+            raise ValueError("url: not one of a server; write it like http://127.0.0.1:8086, and secrets in their options")
 
     def write(self, lines: bytes) -> None:
         """See `sinks.sink.Sink`."""

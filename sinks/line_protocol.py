@@ -6,6 +6,7 @@ fields the format string, so a line costs one format call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
@@ -19,18 +20,28 @@ _MOST_SERIES = 50_000  # prefixes kept before the cache starts anew; series that
 # Line protocol cannot carry these raw outside a quoted string; like Telegraf, write them as two characters.
 _CONTROL = {"\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _MEASUREMENT = str.maketrans({**_CONTROL, ",": "\\,", " ": "\\ "})
+_BEFORE_ESCAPED = re.compile(r"\\+(?=[,= ])")
 _KEY = str.maketrans({**_CONTROL, ",": "\\,", " ": "\\ ", "=": "\\="})
 _STRING = str.maketrans({**_CONTROL, '"': '\\"', "\\": "\\\\"})
 
 
 def escape_measurement(name: str) -> str:
     """A measurement name as it stands at the start of a line; a trailing backslash would escape the comma after it."""
-    return name.translate(_MEASUREMENT).rstrip("\\")
+    return _doubled(name).translate(_MEASUREMENT).rstrip("\\")
 
 
 def escape_key(text: str) -> str:
     """A tag key, tag value or field key; a trailing backslash would escape what follows, so it goes."""
-    return text.translate(_KEY).rstrip("\\")
+    return _doubled(text).translate(_KEY).rstrip("\\")
+
+
+def _doubled(text: str) -> str:
+    """Backslashes before a character that gets one of its own, twice.
+
+    InfluxDB takes them literally (and then shows one too many), VictoriaMetrics pairs them; written once, the line
+    would fall apart there.
+    """
+    return _BEFORE_ESCAPED.sub(r"\g<0>\g<0>", text) if "\\" in text else text
 
 
 def escape_string(text: str) -> str:
@@ -68,15 +79,15 @@ class Encoder:
     def _encoder_of(self, group: Group) -> _GroupEncoder:
         found = self._groups.get(group)
         if found is None:
-            if self._series > _MOST_SERIES:
-                self._groups.clear()
-                self._series = 0
             found = self._groups[group] = _GroupEncoder(group, self)
         return found
 
     def prefix(self, group: Group, values: tuple[str, ...]) -> str:
         """`measurement,tag=value,...` and the space after it, tags in order of their keys, empty ones left out."""
         self._series += 1
+        if self._series > _MOST_SERIES:
+            self._groups.clear()
+            self._series = 0
         tags = self.tags | {tag.influx: value for tag, value in zip(group.tags, values, strict=True)}
         pairs = sorted((escape_key(key), escape_key(value)) for key, value in tags.items())
         return ",".join([escape_measurement(group.measurement), *(f"{k}={v}" for k, v in pairs if k and v)]) + " "

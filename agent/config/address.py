@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import socket
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([A-Za-z0-9.-]*)):([0-9]{1,5})", re.ASCII)
 
@@ -21,10 +21,10 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ValueError("has a port that does not exist; the last one is 65535")
     try:
         if ipv6 is not None:
-            ipaddress.IPv6Address(ipv6)
+            socket.inet_pton(socket.AF_INET6, ipv6.partition("%")[0])  # without the zone, `%eth0`
         elif host and not host.strip("0123456789."):
-            ipaddress.IPv4Address(host)
-    except ValueError:
+            socket.inet_pton(socket.AF_INET, host)
+    except OSError:
         raise ValueError("is not an IP address; write it like 127.0.0.1:9811 or [::1]:9811") from None
     return (host if ipv6 is None else ipv6), port
 

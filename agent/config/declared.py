@@ -137,4 +137,4 @@ def kind_name(kind: Any) -> str:
         return f"mapping of name to {kind_name(element_of(base))}"
     if element_of(base) is not None:
         return f"list of {kind_name(element_of(base))}"
-    return "options" if is_section(base) else _PLAIN_NAMES[origin or base]
+    return "options" if is_section(base) else _PLAIN_NAMES.get(origin or base, str(base))

@@ -97,7 +97,7 @@ def _files(path: str | None, errors: list[Problem], warnings: list[Problem]) -> 
     files = [main] if path is not None or os.path.lexists(main) else []
     try:
         names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return files
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from agent.config.problems import Place, Problem, join, shown_key
+from agent.config.problems import MOST_PROBLEMS, Place, Problem, join, shown_key
 
 MOST_BYTES = 1 << 20  # of one file
 MOST_DEPTH = 32  # mappings and lists inside each other
@@ -207,7 +207,7 @@ class _Builder:
         if first := into.places.get(node.text):
             path = join(self._open[-1].path, node.text)
             text = f"{shown_key(node.text)} is given twice, first on line {first.line}; keep one"
-            self._problems.append(Problem(node.place, path, text))
+            self._add(Problem(node.place, path, text))
             return None
         into.places[node.text] = node.place
         return node.text
@@ -225,7 +225,12 @@ class _Builder:
         return Place(self._file, mark.line + 1, mark.column + 1)
 
     def _say(self, place: Place, text: str) -> None:
-        self._problems.append(Problem(place, self._path(), text))
+        self._add(Problem(place, self._path(), text))
+
+    def _add(self, problem: Problem) -> None:
+        self._problems.append(problem)
+        if len(self._problems) >= MOST_PROBLEMS:
+            self._give_up(Problem(Place(self._file), "", "there are more errors; correct these first"))
 
     def _give_up(self, problem: Problem) -> None:
         self._problems.append(problem)
@@ -245,4 +250,5 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
     context = f" {error.context}" if error.context else ""
     start: Any = error.context_mark
     where = f" that starts on line {start.line + 1}" if start is not None and start.line != mark.line else ""
-    return Problem(place, "", f"is not YAML: {error.problem}{context}{where}")
+    hint = "; inside braces and brackets a ${NAME} needs quotes" if "${" in content else ""
+    return Problem(place, "", f"is not YAML: {error.problem}{context}{where}{hint}")

@@ -13,8 +13,7 @@ from agent.config.nodes import Node, Text
 from agent.config.problems import Place, join
 from agent.config.registry import PluginError, Registry
 from agent.config.scalars import read_bool
-from agent.config.schema import BAD, Bad, Reader, as_mapping, hide_secrets
-from agent.core.errors import VigilhostError
+from agent.config.schema import BAD, Bad, Reader, as_mapping, construct
 
 OTHERS = "others"  # the key that turns off what is not named; no plugin can have this name
 
@@ -40,13 +39,7 @@ class Entry:
         """
         fields = {known.name for known in dataclasses.fields(self.cls) if known.init}
         extra = {name: value for name, value in given.items() if name in fields}
-        try:
-            return self.cls(**self.options, **extra)
-        except (ValueError, VigilhostError) as error:
-            raise ValueError(hide_secrets(str(error), self.options)) from error
-        except Exception as error:  # a plugin may be anybody's: its mistake is said, not ours to die of
-            text = hide_secrets(f"{type(error).__name__}: {error}", self.options)
-            raise ValueError(f"{self.cls.__name__} does not take these options: {text}") from error
+        return construct(self.cls, self.options, **extra)
 
 
 def read_table(registries: Mapping[str, Registry], reader: Reader, table: str, node: Node, path: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.core.errors import VigilhostError
 
+MOST_PROBLEMS = 100  # a file that is wrong throughout need not be read to its end
 _MOST_SHOWN = 60  # characters of a file's text repeated in a message
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
@@ -44,9 +45,9 @@ class ConfigError(VigilhostError):
         super().__init__("\n".join(map(str, self.errors)))
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = _MOST_SHOWN) -> str:
     """A text of the file, quoted on one line and cut to a length that a message bears."""
-    return repr(text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "...")
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def shown_key(key: str) -> str:

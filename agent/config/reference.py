@@ -36,7 +36,7 @@ percentage (`85%`). True and false are `true` and `false` only; `yes` and `on` a
 are errors.
 
 **Variables.** In any value `${NAME}` is an environment variable, `${NAME:-otherwise}` has a text for when it is unset
-or empty, and `$$` is a dollar sign.
+or empty, and `$$` is a dollar sign. Inside braces and brackets YAML wants quotes around it: `{env: "${STAGE}"}`.
 
 **Secrets** are `{file: /path}` (relative to the configuration file that says so, without the line break at its end),
 `{credential: name}` (from systemd's `LoadCredential=`), `${NAME}`, or the text itself. The agent warns when a file that

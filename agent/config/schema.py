@@ -12,12 +12,11 @@ from agent.config import nodes
 from agent.config.declared import Option, element_of, is_section, kind_name, members, options_of, unit_of
 from agent.config.expand import expand
 from agent.config.nodes import Node, Text
-from agent.config.problems import Place, Problem, did_you_mean, join, shown
+from agent.config.problems import MOST_PROBLEMS, Place, Problem, did_you_mean, join, shown
 from agent.config.scalars import check_limits, read_bool, read_float, read_int, read_pattern, unit_form
 from agent.config.secret_sources import read_secret
+from agent.core.errors import VigilhostError
 from agent.core.secrets import Secret
-
-MOST_PROBLEMS = 100  # a file that is wrong throughout need not be read to its end
 
 _SCALARS: dict[Any, Callable[[str], Any]] = {
     bool: read_bool,
@@ -76,9 +75,9 @@ class Reader:
         if isinstance(values, Bad):
             return BAD
         try:
-            return cls(**values)
-        except (ValueError, re.error) as error:
-            return self.error(node.place, path, hide_secrets(str(error), values))
+            return construct(cls, values)
+        except ValueError as error:
+            return self.error(node.place, path, str(error))
 
     def options(self, cls: type, node: Node, path: str, *, beside: frozenset[str] = frozenset(),
                 least: Mapping[str, float] = types.MappingProxyType({})) -> dict[str, Any] | Bad:  # fmt: skip
@@ -148,7 +147,7 @@ class Reader:
                 check_limits(value, unit, limits.get("minimum"), limits.get("maximum"))
             return value
 
-        return self._scalar(base, node, path, read, limits.get("check"))
+        return self._scalar(choices[0], node, path, read, limits.get("check"))
 
     def _one_of(self, choices: tuple[Any, ...], node: Node, path: str, limits: Mapping[str, Any]) -> Any:
         """The first type that takes the node; when none does, the complaint of the only one that is of its shape."""
@@ -163,18 +162,18 @@ class Reader:
                 return value
         return self.error(node.place, path, f"{_what(node)} is neither {' nor '.join(map(kind_name, fitting))}")
 
-    def _scalar(self, base: Any, node: Node, path: str, read: Callable[[str], Any],
+    def _scalar(self, kind: Any, node: Node, path: str, read: Callable[[str], Any],
                 check: Callable[[Any], object] | None) -> Any:  # fmt: skip
         if not isinstance(node, Text):
-            return self.error(node.place, path, f"found {_what(node)}; write {_article(base)}")
+            return self.error(node.place, path, f"found {_what(node)}; write {_article(kind)}")
         if node.is_null:
-            return self.error(node.place, path, f"has no value; write {_article(base)}, or remove the line")
+            return self.error(node.place, path, f"has no value; write {_article(kind)}, or remove the line")
         try:
             expanded = expand(node.text, self.environ)
         except ValueError as error:
             return self.error(node.place, path, str(error))
-        if base is not str and not node.is_plain and not expanded.has_variable and base in (bool, int, float):
-            return self.error(node.place, path, f"{shown(node.text)} is in quotes; write {_article(base)} without")
+        if kind in (bool, int, float) and not node.is_plain and not expanded.has_variable:
+            return self.error(node.place, path, f"{shown(node.text)} is in quotes; write {_article(kind)} without")
         try:
             value = read(expanded.text)
             if check is not None:
@@ -210,6 +209,17 @@ def as_mapping(node: Node) -> nodes.Mapping | None:
     return node if isinstance(node, nodes.Mapping) else None
 
 
+def construct(cls: type, options: Mapping[str, Any], **given: Any) -> Any:
+    """A new object of the class. Raise ValueError with its own reason, without secrets, when it does not want these."""
+    try:
+        return cls(**options, **given)
+    except (ValueError, VigilhostError) as error:
+        raise ValueError(hide_secrets(str(error), options)) from error
+    except Exception as error:  # a plugin may be anybody's: its mistake is said, not ours to die of
+        text = hide_secrets(f"{type(error).__name__}: {error}", options)
+        raise ValueError(f"{cls.__name__} does not take these options: {text}") from error
+
+
 def hide_secrets(text: str, values: Any) -> str:
     """A plugin's own complaint about its options, without the text of those that are secret."""
     for secret in _secrets(values):
@@ -228,8 +238,8 @@ def _secrets(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _secrets(item)
-    elif is_section(type(value)):
-        for name in options_of(type(value)):
+    elif is_section(value.__class__):
+        for name in options_of(value.__class__):
             yield from _secrets(getattr(value, name))
 
 
@@ -238,7 +248,10 @@ def _read_plain(base: Any, text: str) -> Any:
         return text
     if typing.get_origin(base) is Literal:
         return _read_literal(typing.get_args(base), text)
-    return _SCALARS[typing.get_origin(base) or base](text)
+    read = _SCALARS.get(typing.get_origin(base) or base)
+    if read is None:
+        raise ValueError(f"cannot be taken: the option is declared as {kind_name(base)}, which no option can be")
+    return read(text)
 
 
 def _read_literal(choices: tuple[Any, ...], text: str) -> Any:
@@ -266,6 +279,6 @@ def _what(node: Node) -> str:
     return "nothing" if node.is_null else "a single value"
 
 
-def _article(base: Any) -> str:
-    name = kind_name(base)
+def _article(kind: Any) -> str:
+    name = kind_name(kind)
     return name if name.startswith(("one of", "true or")) or name == "text" else f"a {name}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.config.schema import Reader
 
 MOST_BYTES = 64 << 10  # of one secret
+_MOST_PATH = 400  # characters of a file's name in a message: all of any usual one
 _FORMS = "write {file: /path}, {credential: name}, ${NAME}, or the text itself"
 
 
@@ -74,10 +75,10 @@ def _from_file(reader: Reader, place: Place, path: str, file: str) -> Secret | N
     try:
         text, mode = _read(file)
     except ValueError as error:
-        reader.error(place, path, f"{shown(file)} {error}")
+        reader.error(place, path, f"{shown(file, _MOST_PATH)} {error}")
         return None
     if mode & stat.S_IROTH:
-        reader.warn(place, path, f"{shown(file)} can be read by every user of this host; chmod o-rwx it")
+        reader.warn(place, path, f"{shown(file, _MOST_PATH)} can be read by every user of this host; chmod o-rwx it")
     return Secret(text)
 
 

@@ -16,6 +16,7 @@ Predicate: TypeAlias = Callable[[str], bool]
 
 METRIC_NAME: Final = "__name__"
 NO_LABELS: Final[Labels] = ()
+NAMING: Final = frozenset({METRIC_NAME, "__type__", "__unit__"})  # what a computed value no longer is called
 
 _REMEMBERED_ANSWERS = 4096  # per pattern; a match through the binding takes 5 us, a look-up 0.05
 _META = frozenset("\\.+*?()|[]{}^$")
@@ -51,8 +52,8 @@ def keep(labels: Labels, names: Collection[str]) -> Labels:
 
 
 def without_name(labels: Labels) -> Labels:
-    """The label set without its metric name."""
-    return tuple([pair for pair in labels if pair[0] != METRIC_NAME])
+    """The label set without its metric name and the type and unit that belong to it."""
+    return tuple([pair for pair in labels if pair[0] not in NAMING])
 
 
 def with_label(labels: Labels, name: str, value: str) -> Labels:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
-def option(default: T | Callable[[], T], help: str, **limits: Any) -> Any:
+def option(default: object, help: str, **limits: Any) -> Any:
     """A dataclass field that the configuration loader, the sample file and the manual read.
 
-    `default` may be a factory (list, dict, a dataclass). `limits`: `minimum`, `maximum` (numbers, after units),
-    `example` (YAML text for the sample where the default is empty).
+    `default` may be a factory (list, dict, a dataclass). `limits`: `minimum`, `maximum` (numbers, after units); `check`,
+    called with the value, raises ValueError with a sentence that follows it; `example` is YAML text for the sample
+    where the default is empty; `default_text` says in words a default that differs from host to host; `plugins` names
+    the table whose entries the section holds.
     """
     metadata = {"help": help, **limits}
     if callable(default):

@@ -1,0 +1,1 @@
+"""The Go templates that rules and messages are written in."""

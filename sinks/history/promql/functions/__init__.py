@@ -1,0 +1,1 @@
+"""The functions of PromQL by family; `registry` joins them."""

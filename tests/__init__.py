@@ -1,0 +1,1 @@
+"""The tests mirror the rooms; `tests.servers` holds the real servers and the stand-ins they talk to."""

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from agent.core.isolation import Batch, Job, Lane, Worker
+
+
+async def test_a_result_comes_back() -> None:
+    worker = Worker("test")
+    assert await worker.call(lambda: 41 + 1, 5) == 42
+    worker.close()
+
+
+async def test_an_exception_is_raised_where_the_call_was_made() -> None:
+    worker = Worker("test")
+    with pytest.raises(ZeroDivisionError):
+        await worker.call(lambda: 1 // 0, 5)
+    worker.close()
+
+
+async def test_a_stuck_call_costs_one_thread_and_refuses_others_until_it_is_back() -> None:
+    worker, gate, before = Worker("stuck"), threading.Event(), threading.active_count()
+    with pytest.raises(TimeoutError):
+        await worker.call(gate.wait, 0.01)
+    for _ in range(20):
+        with pytest.raises(TimeoutError, match="an earlier call has not come back"):
+            await worker.call(lambda: 1, 5)
+    assert threading.active_count() <= before + 1
+    gate.set()
+    assert await eventually(lambda: not worker._is_stuck)
+    assert await worker.call(lambda: "again", 5) == "again"
+    worker.close()
+
+
+async def test_a_cancelled_call_is_not_waited_for() -> None:
+    worker, gate = Worker("cancelled"), threading.Event()
+    call = asyncio.create_task(worker.call(gate.wait, 60))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    gate.set()
+    worker.close()
+
+
+def test_jobs_behind_a_stuck_one_are_given_back_in_order() -> None:
+    gate, began, done = threading.Event(), threading.Event(), []
+
+    def hang() -> None:
+        began.set()
+        gate.wait()
+
+    first, stuck = Job(lambda: done.append("first"), 5), Job(hang, 0)
+    behind = [Job(lambda: done.append("third"), 5), Job(lambda: done.append("fourth"), 5)]
+    came_back = threading.Event()
+    stuck.on_late = came_back.set
+    batch = Batch(deque([first, stuck, *behind]), lambda: done.append("batch done"))
+    Lane("test").submit(batch)
+    assert began.wait(5)
+    assert batch.overdue(float("inf")) is stuck
+    rest = batch.abandon(stuck)
+    assert rest is not None
+    assert list(rest) == behind
+    gate.set()
+    assert came_back.wait(5)
+    assert done == ["first"], "an abandoned batch neither goes on nor reports itself done"
+
+
+def test_a_job_that_has_just_ended_is_not_given_up() -> None:
+    batch = Batch(deque([Job(lambda: None, 5)]), lambda: None)
+    job = batch.jobs[0]
+    batch.work()
+    assert batch.abandon(job) is None
+
+
+async def eventually(condition: Callable[[], bool], deadline_s: float = 5.0) -> bool:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + deadline_s
+    while not condition():
+        if loop.time() > until:
+            return False
+        await asyncio.sleep(0.001)
+    return True

@@ -1,0 +1,40 @@
+"""The journal in processes of its own: killed, and on a full file system."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ON_TINY_TMPFS = "mount -t tmpfs -o size=64k none {place} && exec {command}"
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_twenty_kills_lose_nothing_that_was_written(tmp_path: Path) -> None:
+    done = run(sys.executable, "-m", "tests.sinks.journal.killed", str(tmp_path), "20")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20 kills, ")
+
+
+def test_files_that_may_not_grow_lose_nothing(tmp_path: Path) -> None:
+    done = run(sys.executable, "-m", "tests.sinks.journal.filled", str(tmp_path), "limit")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused ")
+
+
+def test_a_full_file_system_loses_nothing(tmp_path: Path) -> None:
+    namespace = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-rm")
+    if run(*namespace, "true").returncode != 0 and not os.environ.get("CI"):
+        pytest.skip("needs the right to make a mount namespace")
+    command = shlex.join((sys.executable, "-m", "tests.sinks.journal.filled", str(tmp_path), "ballast"))
+    done = run(*namespace, "sh", "-c", ON_TINY_TMPFS.format(place=shlex.quote(str(tmp_path)), command=command))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused ")

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.core.clock import NS, FakeClock
+from agent.core.errors import Rejected, Retryable, SinkError, TooLarge
+from agent.core.model import Group, Tick, gauge
+from sinks.dead_letters import DeadLetters
+from sinks.delivery import Delivery
+from sinks.line_protocol import Encoder
+from sinks.recent import Recent
+from tests.agent.test_scheduler import eventually
+
+G = Group("m", (gauge("n", "count", "A number.", influx="n"),))
+
+
+@dataclass
+class Taker:
+    """A sink that answers as a test tells it and keeps what it took."""
+
+    answer: Callable[[list[str]], SinkError | None] = lambda lines: None
+    flush_interval: float = 10.0
+    timeout: float = 5.0
+    asked: list[list[str]] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+
+    def write(self, lines: bytes) -> None:
+        texts = [line.split(" ")[1] for line in lines.decode().splitlines()]
+        self.asked.append(texts)
+        error = self.answer(texts)
+        if error is not None:
+            raise error
+        self.taken += texts
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Setting:
+    clock: FakeClock
+    log: Recent
+    sink: Taker
+    delivery: Delivery
+    dead: DeadLetters
+
+    def emit(self, *numbers: int) -> None:
+        for number in numbers:
+            self.log.append(Tick(self.clock.wall_ns(), "test", [G.row((), (number,))]))
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass in small steps, so that the worker's thread keeps up."""
+        for _ in range(round(seconds / 0.5)):
+            await self.clock.advance(0.5)
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def delivering(sink: Taker, at: Path) -> AsyncIterator[Setting]:
+    clock, log, dead = FakeClock(), Recent(), DeadLetters(str(at / "dead.jsonl"))
+    delivery = Delivery("test", sink, log.reader(), Encoder({}), dead, clock)
+    running = asyncio.create_task(delivery.run())
+    yield Setting(clock, log, sink, delivery, dead)
+    running.cancel()
+    delivery.close()
+
+
+async def test_one_write_a_flush_interval(tmp_path: Path) -> None:
+    async with delivering(Taker(), tmp_path) as setting:
+        for number in range(20):
+            setting.emit(number)
+            await setting.advance(1)
+        assert await eventually(lambda: len(setting.sink.asked) == 2)
+        assert setting.sink.taken == [f"n={number}i" for number in range(len(setting.sink.taken))]
+
+
+async def test_a_failing_sink_is_tried_again_with_growing_pauses_and_loses_nothing(tmp_path: Path) -> None:
+    sink = Taker(lambda lines: Retryable("HTTP 503", kind="http_503") if len(sink.asked) < 5 else None)
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(1, 2)
+        await setting.advance(60)
+        assert await eventually(lambda: sink.taken == ["n=1i", "n=2i"])
+        assert sink.asked == [["n=1i", "n=2i"]] * 5, "the same lines each time"
+        stats = setting.delivery.stats
+        assert stats.errors == {"http_503": 4}
+        assert (stats.retries, stats.error, stats.lines) == (4, "", 2)
+
+
+async def test_retry_after_wins_over_the_backoff(tmp_path: Path) -> None:
+    sink = Taker(lambda lines: Retryable("HTTP 429", kind="http_429", after=120) if len(sink.asked) < 2 else None)
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(1)
+        await setting.advance(12)
+        assert len(sink.asked) == 1
+        await setting.advance(107)
+        assert len(sink.asked) == 1
+        await setting.advance(20)
+        assert await eventually(lambda: len(sink.asked) == 2)
+
+
+async def test_what_a_person_must_mend_is_said_and_tried_slowly(tmp_path: Path) -> None:
+    sink = Taker(lambda lines: Retryable("HTTP 401: unauthorized", kind="http_401", is_lasting=True))
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(1)
+        await setting.advance(130)
+        assert 2 <= len(sink.asked) <= 3
+        assert setting.delivery.stats.is_lasting
+        assert setting.delivery.stats.error == "HTTP 401: unauthorized"
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+async def test_exactly_the_bad_lines_go_to_the_dead_letters(tmp_path: Path, named: bool, stored: bool) -> None:
+    bad = {"n=13i", "n=700i"}
+    kept: set[str] = set()
+
+    def answer(lines: list[str]) -> SinkError | None:
+        places = [at for at, line in enumerate(lines) if line in bad]
+        if stored or not places:
+            kept.update(line for line in lines if line not in bad)
+        if not places:
+            return None
+        return Rejected("HTTP 400: bad", kind="http_400", bad_lines=places if named else None, stored=stored)
+
+    async with delivering(Taker(answer), tmp_path) as setting:
+        setting.emit(*range(1000))
+        await setting.advance(12)
+        assert await eventually(lambda: setting.delivery.stats.last_success_ns > 0)
+        assert [letter["line"].split(" ")[1] for letter in setting.dead.read()] == ["n=13i", "n=700i"]
+        assert kept == {f"n={number}i" for number in range(1000)} - bad
+        assert setting.delivery.stats.dead_letters == 2
+        if named:
+            assert len(setting.sink.asked) <= 2
+        else:
+            assert len(setting.sink.asked) < 60, "bisection, not one by one"
+
+
+async def test_a_request_that_is_too_large_is_halved_until_it_fits(tmp_path: Path) -> None:
+    sink = Taker(lambda lines: TooLarge("HTTP 413", kind="http_413") if len(lines) > 300 else None)
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(*range(1000))
+        await setting.advance(12)
+        assert await eventually(lambda: len(sink.taken) == 1000)
+        assert sink.taken == [f"n={number}i" for number in range(1000)]
+
+
+async def test_a_line_too_large_on_its_own_is_a_dead_letter(tmp_path: Path) -> None:
+    sink = Taker(lambda lines: TooLarge("HTTP 413", kind="http_413") if "n=1i" in lines else None)
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(0, 1, 2)
+        await setting.advance(12)
+        assert await eventually(lambda: setting.delivery.stats.last_success_ns > 0)
+        assert sink.taken == ["n=0i", "n=2i"]
+        assert setting.delivery.stats.dead_letters == 1
+
+
+async def test_a_write_that_hangs_is_given_up_and_tried_again_when_it_is_back(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def hang(lines: list[str]) -> None:
+        if len(sink.asked) == 1:
+            gate.wait()
+
+    sink = Taker(hang, timeout=-0.99)  # with the worker's second of margin: a hundredth
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(1)
+        await setting.advance(12)
+        assert await eventually(lambda: setting.delivery.stats.errors.get("timeout", 0) > 0)
+        gate.set()
+        await setting.advance(200)
+        assert await eventually(lambda: len(sink.asked) >= 2)
+
+
+async def test_what_is_left_at_the_end_is_sent_without_waiting(tmp_path: Path) -> None:
+    async with delivering(Taker(), tmp_path) as setting:
+        setting.emit(1, 2, 3)
+        await setting.delivery.flush()
+        assert setting.sink.taken == ["n=1i", "n=2i", "n=3i"]
+
+
+async def test_a_sink_that_is_down_at_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
+    async with delivering(Taker(lambda lines: Retryable("down", kind="network")), tmp_path) as setting:
+        setting.emit(1)
+        await setting.delivery.flush()
+        assert len(setting.sink.asked) == 1
+
+
+def test_dead_letters_are_capped_and_readable(tmp_path: Path) -> None:
+    dead = DeadLetters(str(tmp_path / "dead.jsonl"), max_bytes=10_000)
+    for number in range(1000):
+        dead.add([f"m n={number}"], "HTTP 400", number * NS)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert size <= 10_000
+    letters = list(dead.read())
+    assert letters[-1] == {"time": 999, "reason": "HTTP 400", "line": "m n=999"}
+    assert [letter["time"] for letter in letters] == list(range(1000 - len(letters), 1000))
