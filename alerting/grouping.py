@@ -49,12 +49,13 @@ class Group:
 
 
 class Dispatcher:
-    """All groups of all routes. `resolve_wait`: seconds in which ends are gathered into one message."""
+    """All groups of all routes. `resolve_wait`: seconds to gather ends in; `zone`: of the times people read."""
 
-    def __init__(self, root: Route, external_url: str = "", resolve_wait: float = 1.0) -> None:
+    def __init__(self, root: Route, external_url: str = "", resolve_wait: float = 1.0, zone: str = "UTC") -> None:
         self._routes = {route.id: route for route in root.walk()}
         self._root = root
         self._external_url = external_url
+        self._zone = zone
         self._resolve_wait = resolve_wait
         self._groups: dict[tuple[str, Labels], Group] = {}
         self._digests: dict[str, Digest] = {}
@@ -176,7 +177,9 @@ class Dispatcher:
     def _tell(self, route: Route, group: Group, tell: list[Alert], reason: str, now: float) -> Decision:
         key = route.group_key(group.labels)
         ordered = tuple(sorted(tell, key=lambda alert: (not alert.is_firing, alert.starts_at, alert.labels)))
-        notification = Notification(route.receiver, key, ordered, now, group.labels, self._external_url, reason=reason)
+        notification = Notification(
+            route.receiver, key, ordered, now, group.labels, self._external_url, self._zone, reason=reason
+        )
         group.sent_at = now
         for alert in tell:
             if alert.is_firing:
@@ -210,7 +213,7 @@ class Dispatcher:
             return Decision(now, route.receiver, key, "not sent: nothing happened since the last digest")
         alerts = tuple(entry.alert for entry in entries if entry.alert.is_firing)
         notification = Notification(
-            route.receiver, key, alerts, now, (), self._external_url, kind="digest", reason="daily summary",
+            route.receiver, key, alerts, now, (), self._external_url, self._zone, kind="digest", reason="daily summary",
             truncated_alerts=left_out, entries=entries, notes=notes,
         )  # fmt: skip
         return Decision(

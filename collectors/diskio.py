@@ -44,9 +44,9 @@ DISKIO = Group("diskio", (
     _telegraf("merged_writes", "count", "Writes merged with another before they were done.", "writes_merged_total"),
     gauge("io_util", "percent", "Part of the time since the last reading in which requests were under way.",
           influx="io_util"),
-    gauge("io_await", "value", "Milliseconds a request took since the last reading, waiting included.",
+    gauge("io_await", "milliseconds", "Time a request took since the last reading, waiting included.", type=float,
           influx="io_await"),
-    gauge("io_svctm", "value", "Milliseconds the device was busy for each request since the last reading.",
+    gauge("io_svctm", "milliseconds", "Time the device was busy for each request since the last reading.", type=float,
           influx="io_svctm"),
 ), tags=("name",))  # fmt: skip
 

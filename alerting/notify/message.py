@@ -95,6 +95,7 @@ class Notification:
     at: float
     group_labels: Labels = ()
     external_url: str = ""
+    zone: str = "UTC"  # of the times people read
     message_id: str = ""  # stable over every attempt to send it; set by the outbox
     kind: Kind = "alerts"
     reason: str = ""  # one sentence: why it is sent now

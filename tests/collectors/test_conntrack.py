@@ -17,7 +17,7 @@ def test_counts_are_floats_as_telegraf_writes_them() -> None:
     assert counts == (
         "conntrack", (), {"ip_conntrack_count": 57.0, "ip_conntrack_max": 65536.0, "ip_conntrack_buckets": 16384.0}
     )  # fmt: skip
-    assert all(type(value) is float for value in counts[2].values())
+    assert list(map(type, counts[2].values())) == [float] * 3
 
 
 def test_counters_of_all_cpus_are_added_up() -> None:

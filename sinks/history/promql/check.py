@@ -1,6 +1,5 @@
 """Types and counts: refuse what parses but means nothing. Each function raises ParseError at the fault."""
 
-import difflib
 from typing import Final
 
 from sinks.history.promql import lexer
@@ -30,6 +29,8 @@ _RANGE_HINT: Final = "append a range such as [5m]"
 
 def did_you_mean(name: str) -> str:
     """A hint with the nearest function or aggregation, "" where none is near."""
+    import difflib  # 0.2 MB that only a mistake needs
+
     near = difflib.get_close_matches(name[:60].lower(), [*SIGNATURES, *AGGREGATORS], n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
 

@@ -85,7 +85,7 @@ def _guarded(answer: Callable[[], T]) -> T:
     """Turn what only absurd numbers cause into a QueryError."""
     try:
         return answer()
-    except (OverflowError, RecursionError, MemoryError) as error:
+    except (ArithmeticError, RecursionError, MemoryError) as error:
         raise ExecutionError(f"cannot be computed: {error}") from error
 
 

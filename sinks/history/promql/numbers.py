@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Final
 
 INF: Final = math.inf
@@ -148,6 +147,8 @@ def plain(value: float) -> str:
         return "NaN"
     if value in {INF, -INF}:
         return "+Inf" if value > 0 else "-Inf"
+    from decimal import Decimal  # 0.4 MB that few queries need
+
     text = format(Decimal(repr(value)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -33,13 +33,13 @@ class Sample:
         disk.durable_names = dict(disk.names)
 
 
-def make_sample(directory: str, count: int = 90) -> Sample:
-    """Packed and plain segments and a cursor in the middle of nothing: at the oldest record."""
+def make_sample(directory: str, count: int = 90, *, rows: int = 3, limits: Limits = LIMITS) -> Sample:
+    """A journal of `count` Ticks, packed and plain segments, with a cursor at the oldest."""
     disk = Disk(directory)
     clock = HandClock(START_NS / 1e9)
-    journal = open_on(disk, clock)
+    journal = open_on(disk, clock, limits)
     journal.reader(READER)
-    ticks = [tick(n, collector=f"c{n % 3}", rows=3 if n % 40 else 5) for n in range(count)]
+    ticks = [tick(n, collector=f"c{n % 3}", rows=rows if n % 40 else rows + 2) for n in range(count)]
     for number, one in enumerate(ticks):
         journal.append(one)
         if number % 4 == 3:

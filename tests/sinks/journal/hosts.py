@@ -9,7 +9,9 @@ from agent.core.clock import NS, FakeClock
 from agent.core.model import Group, Reading, Tick, counter, gauge
 from sinks.journal import Journal, Reader
 
-CPU = Group("cpu", [gauge(f"usage_{n}", "percent", "x", influx=f"usage_{n}") for n in ("user", "system", "idle")], ["cpu"])
+CPU = Group(
+    "cpu", [gauge(f"usage_{n}", "percent", "x", influx=f"usage_{n}") for n in ("user", "system", "idle")], ["cpu"]
+)
 START_NS = 1_700_000_000 * NS
 
 
@@ -101,7 +103,8 @@ def host_seconds(seconds: int, seed: int = 1) -> Iterator[list[Tick]]:
         group = Group(
             measurement,
             [
-                declare(f"{measurement}_field_{n}", "value" if kind == "percent" else "count", "What this is, in a sentence.",
+                declare(f"{measurement}_field_{n}", "value" if kind == "percent" else "count",
+                        "What this is, in a sentence.",
                         influx=f"field_{n}", prom=f"node_{measurement}_field_{n}_total")
                 for n in range(fields)
             ],

@@ -110,7 +110,8 @@ def one_round(directory: str, ledger: Ledger, rng: random.Random) -> None:
     journal.close()
 
 
-def main(directory: str, rounds: int, seed: int = 1) -> None:
+def run(directory: str, rounds: int, seed: int = 1) -> str:
+    """What was done. Raise SystemExit naming the promise that was broken."""
     rng = random.Random(seed)
     ledger = Ledger()
     for done in range(rounds):
@@ -123,8 +124,8 @@ def main(directory: str, rounds: int, seed: int = 1) -> None:
     journal.close()
     if not ledger.flushed <= delivered:
         sys.exit(f"written and never delivered: {sorted(ledger.flushed - delivered)[:20]}")
-    print(f"{rounds} kills, {len(delivered)} records delivered, none lost, none again after a commit")
+    return f"{rounds} kills, {len(delivered)} records delivered, none lost, none again after a commit"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:]))
+    print(run(sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:])))

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.clock import NS
 from sinks.journal import Limits, segment
-from sinks.journal.frame import TICK_WHOLE, build, scan
+from sinks.journal.frame import build, scan
 from tests.sinks.journal.damage import (
     READER,
     Sample,
@@ -240,7 +240,9 @@ def test_a_file_that_cannot_be_read_is_set_aside_by_name(disk: Disk) -> None:
     clock = HandClock(START_NS / 1e9)
     from sinks.journal import Journal
 
-    journal = Journal(disk.directory, clock, files=disk, tell=lambda event, **facts: told.append((event, facts["file"])))
+    journal = Journal(
+        disk.directory, clock, files=disk, tell=lambda event, **facts: told.append((event, facts["file"]))
+    )
     aside = f"{segment.name_of(1)}.corrupt-{START_NS // NS}"
     assert aside in disk.names
     assert journal.tally.set_aside == [aside]

@@ -193,7 +193,11 @@ def test_a_segment_goes_when_every_reader_has_had_it_and_history_needs_it_no_mor
 
 @pytest.mark.parametrize("cap", ["max_bytes", "max_age", "min_free_bytes"])
 def test_a_cap_drops_the_oldest_and_counts_it_for_whom_it_hurts(make, clock, cap: str) -> None:
-    limits = {"max_bytes": {"max_bytes": 64 * KIB}, "max_age": {"max_age": 3600}, "min_free_bytes": {"min_free_bytes": 1 << 60}}
+    limits = {
+        "max_bytes": {"max_bytes": 64 * KIB},
+        "max_age": {"max_age": 3600},
+        "min_free_bytes": {"min_free_bytes": 1 << 60},
+    }
     journal = make(segment_bytes=8 * KIB, recent_bytes=0, keep=0, **limits[cap])
     behind, up_to_date = journal.reader("behind"), journal.reader("up_to_date")
     for number in range(2400):

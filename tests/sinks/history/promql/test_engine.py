@@ -215,7 +215,7 @@ def test_the_place_of_a_remark_counts_lines() -> None:
 
 def test_importing_the_engine_is_light() -> None:
     """No regular expressions beyond the standard library's, no numpy, no asyncio: the daemon imports it as it runs."""
-    heavy = {"re2", "numpy", "asyncio", "logging"}
+    heavy = {"re2", "numpy", "asyncio", "logging", "decimal", "difflib"}
     code = f"import sys, sinks.history.promql.engine; print(sorted({heavy} & set(sys.modules)))"
     root = Path(__file__).parents[4]
     done = subprocess.run(

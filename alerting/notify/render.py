@@ -1,0 +1,271 @@
+"""A notification in words: title, plain text, HTML, and how a text that is too long is cut.
+
+Whole alerts are left out, and counted, before a sentence is cut in two.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from math import isfinite
+
+from agent.core.labels import Labels, value_of
+from agent.core.units import format_duration
+from alerting.intervals import find_zone
+from alerting.notify.message import Alert, DigestEntry, Notification
+
+_SAID_FIRST = ("summary", "message", "description")  # annotations that need no name in front
+_MOST_ALERTS = 100  # shown one by one in mail; a person reads no more
+_LONGEST_TITLE = 200
+_RED, _GREEN, _AMBER, _GREY = "#c0392b", "#1e8449", "#b9770e", "#5d6d7e"
+
+
+def title(notification: Notification) -> str:
+    """One line without line breaks: `[FIRING:2] DiskFull db1`, `[RESOLVED] DiskFull db1`."""
+    if notification.kind == "digest":
+        return _digest_title(notification)
+    count = len(notification.firing)
+    status = "RESOLVED" if not count else f"FIRING:{count}" if count > 1 else "FIRING"
+    if any(alert.is_flapping for alert in notification.firing):
+        status = f"FLAPPING:{count}" if count > 1 else "FLAPPING"
+    names = sorted({alert.name for alert in notification.alerts if alert.name})
+    words = [names[0] if len(names) == 1 else f"{len(names)} alerts"] if names else []
+    words += [value for name, value in notification.common_labels if name in {"instance", "severity"}]
+    prefix = "[TEST] " if notification.kind == "test" else ""
+    return shorten(one_line(f"{prefix}[{status}] {' '.join(words)}"), _LONGEST_TITLE)
+
+
+def _digest_title(notification: Notification) -> str:
+    firing = len(notification.alerts) + notification.truncated_alerts
+    fired = sum(entry.fired for entry in notification.entries)
+    failed = sum(not note.is_good for note in notification.notes)
+    day = when(notification.at, notification.zone)[:10]
+    failures = f", {failed} failed" if failed else ""
+    return f"Summary of {day}: {firing} still firing, {fired} fired{failures}"
+
+
+def text(notification: Notification, limit: int | None = None, length: Callable[[str], int] = len) -> str:
+    """For people, in plain text, at most `limit` long as `length` counts."""
+    blocks = digest_blocks(notification) if notification.kind == "digest" else alert_blocks(notification)
+    return fit(blocks, limit, length, already_missing=notification.truncated_alerts)
+
+
+def alert_blocks(notification: Notification) -> list[str]:
+    """One paragraph an alert, firing ones first."""
+    return [alert_text(alert, notification) for alert in (*notification.firing, *notification.resolved)]
+
+
+def alert_text(alert: Alert, notification: Notification) -> str:
+    """What is wrong, since when, where, and what to look at."""
+    lines = [f"{state_word(alert)}: {headline(alert)}"]
+    lines += [f"  {line}" for said in sayings(alert)[1:] for line in said.splitlines()]
+    lines.append(f"  {since(alert, notification)}")
+    lines.append(f"  {' '.join(f'{name}={value}' for name, value in told_labels(alert))}".rstrip())
+    lines += [f"  {name}: {one_line(value)}" for name, value in other_annotations(alert)]
+    if alert.generator_url:
+        lines.append(f"  {alert.generator_url}")
+    return "\n".join(line for line in lines if line.strip())
+
+
+def state_word(alert: Alert) -> str:
+    """FIRING, RESOLVED, FLAPPING, or that the alert is held because its data are missing."""
+    if alert.is_flapping:
+        return "FLAPPING"
+    if not alert.is_firing:
+        return "RESOLVED"
+    return "FIRING (no data, held)" if alert.is_stale else "FIRING"
+
+
+def headline(alert: Alert) -> str:
+    """The first line of what the alert says of itself, or its name."""
+    said = sayings(alert)
+    return one_line(said[0]) if said else alert.name or "an alert without a name"
+
+
+def sayings(alert: Alert) -> list[str]:
+    """Summary, message and description, as far as there are any."""
+    return [said for said in (value_of(alert.annotations, name) for name in _SAID_FIRST) if said]
+
+
+def other_annotations(alert: Alert) -> Labels:
+    """Annotations such as runbook_url, which need their name in front."""
+    return tuple(pair for pair in alert.annotations if pair[0] not in _SAID_FIRST and pair[1])
+
+
+def told_labels(alert: Alert) -> Labels:
+    """The labels, the alert's name first."""
+    return tuple(sorted(alert.labels, key=lambda pair: (pair[0] != "alertname", pair)))
+
+
+def since(alert: Alert, notification: Notification) -> str:
+    """`since 2024-05-01 10:00 UTC (12m), value 91.2`, or from when to when."""
+    began = when(alert.starts_at, notification.zone)
+    value = "" if alert.value is None else f", value {show_value(alert.value)}"
+    if alert.is_firing:
+        return f"since {began} ({_span(notification.at - alert.starts_at)}){value}"
+    ended = alert.ends_at if alert.ends_at is not None else notification.at
+    return f"from {began} to {when(ended, notification.zone)} ({_span(ended - alert.starts_at)}){value}"
+
+
+def show_value(value: float) -> str:
+    """Six digits are enough for people."""
+    return f"{value:.6g}" if isfinite(value) else str(value)
+
+
+def when(moment: float, zone: str) -> str:
+    """A moment on the wall clock of a zone, to the minute, with the zone's name."""
+    return f"{datetime.fromtimestamp(moment, find_zone(zone)):%Y-%m-%d %H:%M %Z}"
+
+
+def _span(seconds: float) -> str:
+    """A duration with its two largest units, as 2d3h or 12m5s."""
+    parts = re.findall(r"\d+[a-z]+", format_duration(float(max(0, int(seconds)))))
+    return "".join(parts[:2])
+
+
+def digest_blocks(notification: Notification) -> list[str]:
+    """What still fires, what was over, and the notes."""
+    firing = [entry for entry in notification.entries if entry.alert.is_firing]
+    over = [entry for entry in notification.entries if not entry.alert.is_firing]
+    bad = [note for note in notification.notes if not note.is_good]
+    good = [note for note in notification.notes if note.is_good]
+    blocks = []
+    if firing:
+        blocks.append("Still firing:\n" + "\n".join(entry_line(entry, notification) for entry in firing))
+    if over:
+        blocks.append("Fired and resolved:\n" + "\n".join(entry_line(entry, notification) for entry in over))
+    if bad:
+        blocks.append("Failed:\n" + "\n".join(f"- {one_line(note.text)}" for note in bad))
+    if good:
+        blocks.append("Done:\n" + "\n".join(f"- {one_line(note.text)}" for note in good))
+    return blocks or ["Nothing happened."]
+
+
+def entry_line(entry: DigestEntry, notification: Notification) -> str:
+    """One alert of a digest in one line."""
+    times = f", fired {entry.fired} times" if entry.fired > 1 else ""
+    flapping = ", flapping" if entry.alert.is_flapping else ""
+    return f"- {entry.alert.name}: {headline(entry.alert)} ({since(entry.alert, notification)}{times}{flapping})"
+
+
+# Cutting.
+
+
+def one_line(words: str) -> str:
+    """Without line breaks and control characters: safe in a header."""
+    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", words).strip()
+
+
+def utf16_length(words: str) -> int:
+    """How chat services count: characters beyond the basic plane are two."""
+    return len(words) + sum(char > "\uffff" for char in words)
+
+
+def shorten(words: str, limit: int, length: Callable[[str], int] = len) -> str:
+    """At most `limit` long; a text that is cut ends in an ellipsis."""
+    if length(words) <= limit:
+        return words
+    cut = words[: max(0, limit - 1)]
+    while cut and length(cut) > limit - 1:
+        cut = cut[:-1]
+    return cut.rstrip() + "…" if limit > 0 else ""
+
+
+def fit(
+    blocks: Sequence[str],
+    limit: int | None,
+    length: Callable[[str], int] = len,
+    already_missing: int = 0,
+    gap: str = "\n\n",
+) -> str:
+    """Blocks one below the other, as many as go into `limit`; the last line says how many are missing."""
+    shown: list[str] = []
+    used = 0
+    reserve = length(gap) + length(_missing(len(blocks) + already_missing))
+    for at, block in enumerate(blocks):
+        is_last = at == len(blocks) - 1 and not already_missing
+        cost = length(block) + (length(gap) if shown else 0)
+        if limit is not None and used + cost > limit - (0 if is_last else reserve):
+            if not shown:
+                shown.append(shorten(block, limit - (0 if is_last else reserve), length))
+                at += 1  # noqa: PLW2901  # this one is shown, cut
+            already_missing += len(blocks) - at
+            break
+        shown.append(block)
+        used += cost
+    if already_missing:
+        shown.append(_missing(already_missing))
+    return gap.join(shown)
+
+
+def _missing(count: int) -> str:
+    return f"... and {count} more"
+
+
+# HTML, for mail.
+
+
+def html_page(notification: Notification) -> str:
+    """A page that mail programs show alike: tables and inline styles only, everything escaped."""
+    body = _html_digest(notification) if notification.kind == "digest" else _html_alerts(notification)
+    color = _GREY if notification.kind == "digest" else _RED if notification.status == "firing" else _GREEN
+    link = _html_link(notification.external_url, "open Vigilhost")
+    reason = f'<p style="color:{_GREY};font-size:12px">{_escape(notification.reason)}{link and " · " + link}</p>'
+    return (
+        '<!DOCTYPE html><html><head><meta charset="utf-8"></head>'
+        '<body style="font-family:sans-serif;font-size:14px;color:#222;margin:0;padding:16px">'
+        f'<h2 style="color:{color};font-size:18px;margin:0 0 12px">{_escape(title(notification))}</h2>'
+        f"{body}{reason}</body></html>"
+    )
+
+
+def _html_alerts(notification: Notification) -> str:
+    alerts = (*notification.firing, *notification.resolved)
+    missing = len(alerts) - _MOST_ALERTS if len(alerts) > _MOST_ALERTS else 0
+    missing += notification.truncated_alerts
+    cards = "".join(_html_alert(alert, notification) for alert in alerts[:_MOST_ALERTS])
+    return cards + (f"<p>{_missing(missing)}</p>" if missing else "")
+
+
+def _html_alert(alert: Alert, notification: Notification) -> str:
+    color = _AMBER if alert.is_flapping else _RED if alert.is_firing else _GREEN
+    said = "".join(f"<p style='margin:4px 0;white-space:pre-wrap'>{_escape(one)}</p>" for one in sayings(alert)[1:])
+    labels = " ".join(
+        f'<span style="background:#eef1f4;padding:1px 5px;border-radius:3px">{_escape(name)}={_escape(value)}</span>'
+        for name, value in told_labels(alert)
+    )
+    rows = "".join(
+        f'<tr><td style="color:{_GREY};padding-right:8px;vertical-align:top">{_escape(name)}</td>'
+        f'<td style="white-space:pre-wrap">{_html_link(value, value) or _escape(value)}</td></tr>'
+        for name, value in other_annotations(alert)
+    )
+    return (
+        f'<div style="border-left:4px solid {color};padding:4px 12px;margin:0 0 16px">'
+        f'<b style="color:{color}">{_escape(state_word(alert))}</b> <b>{_escape(headline(alert))}</b>{said}'
+        f'<p style="margin:4px 0;color:{_GREY}">{_escape(since(alert, notification))}</p>'
+        f'<p style="margin:4px 0;line-height:1.8">{labels}</p>'
+        f"{rows and f'<table style=font-size:13px>{rows}</table>'}"
+        f"{_html_link(alert.generator_url, 'show the query')}</div>"
+    )
+
+
+def _html_digest(notification: Notification) -> str:
+    parts = []
+    for block in digest_blocks(notification):
+        head, *lines = block.splitlines()
+        items = "".join(f"<li>{_escape(line.removeprefix('- '))}</li>" for line in lines)
+        parts.append(f"<h3 style='font-size:15px;margin:12px 0 4px'>{_escape(head)}</h3><ul>{items}</ul>")
+    return "".join(parts)
+
+
+def _html_link(url: str, shown: str) -> str:
+    """A link where the text is an http address; else nothing (other schemes could run a script)."""
+    if not re.match(r"https?://[^\s\"'<>]+$", url):
+        return ""
+    return f'<a href="{_escape(url)}">{_escape(shown)}</a>'
+
+
+def _escape(words: str) -> str:
+    return html.escape(words, quote=True)

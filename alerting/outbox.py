@@ -1,0 +1,417 @@
+"""The durable outbox: every message is a row until it is delivered, and every decision a sentence.
+
+At least once: a message is marked before it is sent and again afterwards, so that a crash in between can double only
+the one in flight, under the same message id. What waits is always the present state: a new message about a group
+takes the place of the waiting one. Times are Unix seconds, `now` is passed in. Not thread-safe: one owner.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from agent.core.errors import Rejected, Retryable
+from agent.core.options import option
+from agent.core.units import Seconds, format_duration
+from alerting.grouping import Decision
+from alerting.notify.merge import merged, summary
+from alerting.notify.message import Notification, Notifier, SentReceipt
+
+T = TypeVar("T")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY,
+    message_id TEXT NOT NULL UNIQUE,
+    receiver TEXT NOT NULL,
+    group_key TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'sending', 'sent', 'superseded', 'rejected', 'expired')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    next_try_at REAL NOT NULL,
+    done_at REAL,
+    provider_id TEXT,
+    error TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX IF NOT EXISTS messages_waiting ON messages (receiver, group_key) WHERE state IN ('queued', 'sending');
+CREATE INDEX IF NOT EXISTS messages_done ON messages (receiver, done_at) WHERE done_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS threads (
+    receiver TEXT NOT NULL, group_key TEXT NOT NULL, provider_id TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (receiver, group_key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS receivers (
+    receiver TEXT PRIMARY KEY, failures INTEGER NOT NULL, blocked_until REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS decisions (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, receiver TEXT NOT NULL, group_key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL, sentence TEXT NOT NULL
+) STRICT;
+"""
+
+_RATE_WINDOW_S = 60.0
+_LONGEST_WAIT_ASKED_S = 600.0  # of a Retry-After; longer ones are taken for this
+_LASTING_RETRY_S = 600.0  # someone must act first
+
+
+@dataclass(slots=True)
+class OutboxOptions:
+    """How patiently messages are delivered."""
+
+    rate: int = option(30, "Messages a minute to one receiver, at most.", minimum=1)
+    summarize_above: int = option(
+        20, "Waiting messages of one receiver from which on one summary replaces them.", minimum=2
+    )
+    first_retry: Seconds = option(5.0, "Wait after the first failure; it doubles with each one.", minimum=0.1)
+    longest_retry: Seconds = option(300.0, "Longest wait between two tries.", minimum=1.0)
+    keep_undelivered: Seconds = option(7 * 86400.0, "How long a message is tried before it is given up.", minimum=60.0)
+    keep_delivered: Seconds = option(
+        30 * 86400.0, "How long delivered messages and decisions are listed.", minimum=60.0
+    )
+    most_decisions: int = option(50_000, "Sentences kept for `alerts log`.", minimum=100)
+
+
+class Claimed(NamedTuple):
+    """A message to send now, and the provider's id of the last one of its thread."""
+
+    id: int
+    notification: Notification
+    previous: str | None
+    attempt: int
+
+
+class Entry(NamedTuple):
+    """A line of `alerts log`."""
+
+    at: float
+    receiver: str
+    group_key: str
+    fingerprint: str
+    sentence: str
+
+
+Outcome = SentReceipt | Retryable | Rejected
+
+
+def attempt(notifier: Notifier, claimed: Claimed) -> Outcome:
+    """Send one message, blocking. What is raised for it to be tried again or never again comes back as a value."""
+    try:
+        return notifier.send(claimed.notification, claimed.previous)
+    except (Retryable, Rejected) as error:
+        return error
+
+
+class Outbox:
+    """Messages on their way. `connection` may be shared with who keeps other state: see `transaction`."""
+
+    def __init__(self, connection: sqlite3.Connection, options: OutboxOptions | None = None) -> None:
+        self._db = connection
+        self._options = options or OutboxOptions()
+        self._db.executescript(SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; inside another transaction, part of that one."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # In.
+
+    def record(self, decisions: Collection[Decision]) -> None:
+        """Keep the sentences, and put what is to be sent into the outbox, in one transaction."""
+        with self.transaction():
+            for decision in decisions:
+                if decision.notification is None:
+                    self.say(
+                        decision.at, decision.receiver, decision.group_key, decision.sentence, decision.fingerprint
+                    )
+                else:
+                    self.put(decision.notification, decision.at)
+
+    def put(self, notification: Notification, now: float) -> str:
+        """Queue a message; one about the same group that still waits is superseded. Return its message id."""
+        with self.transaction():
+            waiting = self._db.execute(
+                "SELECT id, payload, next_try_at, attempts FROM messages"
+                " WHERE receiver = ? AND group_key = ? AND state = 'queued'",
+                (notification.receiver, notification.group_key),
+            ).fetchall()
+            next_try_at, attempts = now, 0
+            for id, payload, old_next, old_attempts in waiting:
+                notification = merged(_decode(payload), notification)
+                next_try_at, attempts = max(next_try_at, old_next), max(attempts, old_attempts)
+                self._end(id, "superseded", now)
+                self.say(now, notification.receiver, notification.group_key,
+                         "not sent: superseded by a newer state of the group before it could be delivered")  # fmt: skip
+            message = replace(notification, message_id=notification.message_id or uuid.uuid4().hex)
+            self._db.execute(
+                "INSERT INTO messages (message_id, receiver, group_key, payload, state, attempts, created_at, next_try_at)"
+                " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
+                (message.message_id, message.receiver, message.group_key, _encode(message), attempts, now, next_try_at),
+            )
+            self.say(now, message.receiver, message.group_key, f"queued for {message.receiver}: {message.reason}")
+        return message.message_id
+
+    def say(self, at: float, receiver: str, group_key: str, sentence: str, fingerprint: str = "") -> None:
+        """A line for `alerts log`."""
+        values = tuple(_clean(one) for one in (receiver, group_key, fingerprint, sentence))
+        self._db.execute(
+            "INSERT INTO decisions (at, receiver, group_key, fingerprint, sentence) VALUES (?, ?, ?, ?, ?)",
+            (at, *values),
+        )
+
+    # Out.
+
+    def recover(self, now: float) -> int:
+        """At start: what was in flight when the agent died is queued again, under its old message id."""
+        with self.transaction():
+            lost = self._db.execute("SELECT receiver, group_key FROM messages WHERE state = 'sending'").fetchall()
+            for receiver, group_key in lost:
+                self.say(now, receiver, group_key, "sending again: the agent ended while this message was under way")
+            self._db.execute("UPDATE messages SET state = 'queued', next_try_at = ? WHERE state = 'sending'", (now,))
+        return len(lost)
+
+    def claim(
+        self, now: float, summarizing: Collection[str] = (), receivers: Collection[str] | None = None
+    ) -> list[Claimed]:
+        """The next message for each receiver that has none under way, is not blocked and below its rate.
+
+        `summarizing`: receivers for which many waiting messages may become one. `receivers`: only these.
+        """
+        claimed = []
+        with self.transaction():
+            self._expire(now)
+            for (receiver,) in self._db.execute(
+                "SELECT DISTINCT receiver FROM messages WHERE state = 'queued'"
+            ).fetchall():
+                if (receivers is not None and receiver not in receivers) or not self._may_send(receiver, now):
+                    continue
+                if receiver in summarizing:
+                    self._summarize(receiver, now)
+                row = self._db.execute(
+                    "SELECT id, payload, attempts, group_key FROM messages WHERE receiver = ? AND state = 'queued'"
+                    " AND next_try_at <= ? ORDER BY attempts, id LIMIT 1",
+                    (receiver, now),
+                ).fetchone()
+                if row:
+                    id, payload, attempts, group_key = row
+                    self._db.execute(
+                        "UPDATE messages SET state = 'sending', attempts = ? WHERE id = ?", (attempts + 1, id)
+                    )
+                    claimed.append(Claimed(id, _decode(payload), self._thread(receiver, group_key), attempts + 1))
+        return claimed
+
+    def done(self, claimed: Claimed, outcome: Outcome, now: float) -> None:
+        """Record what came of an attempt."""
+        with self.transaction():
+            if isinstance(outcome, SentReceipt):
+                self._delivered(claimed, outcome, now)
+            elif isinstance(outcome, Retryable):
+                self._failed(claimed, outcome, now)
+            else:
+                self._end(claimed.id, "rejected", now, str(outcome))
+                note = claimed.notification
+                self.say(now, note.receiver, note.group_key, f"not delivered: {note.receiver} refused it: {outcome}")
+
+    def next_due(self, now: float) -> float | None:
+        """When `claim` will next have a message; None when none waits."""
+        moments = []
+        for receiver, first in self._db.execute(
+            "SELECT receiver, min(next_try_at) FROM messages WHERE state = 'queued' AND receiver NOT IN"
+            " (SELECT receiver FROM messages WHERE state = 'sending') GROUP BY receiver"
+        ):
+            free_at = self._rate_free_at(receiver, now)
+            moments.append(max(first, self._blocked_until(receiver), free_at))
+        return min(moments, default=None)
+
+    # Asked by people.
+
+    def log(self, limit: int = 100, receiver: str | None = None, since: float = 0.0) -> list[Entry]:
+        """The latest decisions, oldest first."""
+        rows = self._db.execute(
+            "SELECT at, receiver, group_key, fingerprint, sentence FROM decisions"
+            " WHERE at >= ? AND (? IS NULL OR receiver = ?) ORDER BY id DESC LIMIT ?",
+            (since, receiver, receiver, limit),
+        )
+        return [Entry(*row) for row in rows][::-1]
+
+    def counts(self) -> dict[str, int]:
+        """Messages by state."""
+        return dict(self._db.execute("SELECT state, count(*) FROM messages GROUP BY state"))
+
+    def refused(self, since: float) -> list[tuple[str, str]]:
+        """Receiver and error of messages refused or given up since then: a reason for an alert of our own."""
+        rows = self._db.execute(
+            "SELECT receiver, error FROM messages WHERE state IN ('rejected', 'expired') AND done_at >= ?", (since,)
+        )
+        return [(receiver, error) for receiver, error in rows]
+
+    def prune(self, now: float) -> None:
+        """Forget delivered messages, threads and decisions that are old or too many."""
+        oldest = now - self._options.keep_delivered
+        with self.transaction():
+            self._db.execute("DELETE FROM messages WHERE done_at < ?", (oldest,))
+            self._db.execute("DELETE FROM threads WHERE at < ?", (oldest,))
+            self._db.execute(
+                "DELETE FROM decisions WHERE at < ? OR id <= (SELECT max(id) FROM decisions) - ?",
+                (oldest, self._options.most_decisions),
+            )
+
+    # Inside.
+
+    def _end(self, id: int, state: str, now: float, error: str = "", provider_id: str | None = None) -> None:
+        self._db.execute(
+            "UPDATE messages SET state = ?, done_at = ?, error = ?, provider_id = ? WHERE id = ?",
+            (state, now, _clean(error), provider_id, id),
+        )
+
+    def _delivered(self, claimed: Claimed, receipt: SentReceipt, now: float) -> None:
+        note = claimed.notification
+        self._end(claimed.id, "sent", now, provider_id=receipt.provider_id)
+        self._db.execute("DELETE FROM receivers WHERE receiver = ?", (note.receiver,))
+        if note.status == "resolved" or not receipt.provider_id:
+            self._db.execute(
+                "DELETE FROM threads WHERE receiver = ? AND group_key = ?", (note.receiver, note.group_key)
+            )
+        else:
+            self._db.execute(
+                "INSERT OR REPLACE INTO threads VALUES (?, ?, ?, ?)",
+                (note.receiver, note.group_key, receipt.provider_id, now),
+            )
+        tries = f" at try {claimed.attempt}" if claimed.attempt > 1 else ""
+        detail = f" ({receipt.detail})" if receipt.detail else ""
+        self.say(now, note.receiver, note.group_key, f"delivered to {note.receiver}{tries}: {note.reason}{detail}")
+
+    def _failed(self, claimed: Claimed, error: Retryable, now: float) -> None:
+        note = claimed.notification
+        row = self._db.execute("SELECT failures FROM receivers WHERE receiver = ?", (note.receiver,)).fetchone()
+        failures = (row[0] if row else 0) + 1
+        wait = _LASTING_RETRY_S if error.is_lasting else self._backoff(failures)
+        own_wait = self._backoff(claimed.attempt)
+        if error.after is not None:
+            wait = own_wait = min(max(error.after, 0.0), _LONGEST_WAIT_ASKED_S)
+        self._db.execute("INSERT OR REPLACE INTO receivers VALUES (?, ?, ?)", (note.receiver, failures, now + wait))
+        self._db.execute(
+            "UPDATE messages SET state = 'queued', next_try_at = ?, error = ? WHERE id = ?",
+            (now + max(wait, own_wait), _clean(str(error)), claimed.id),
+        )
+        retry = format_duration(float(round(max(wait, own_wait), 1)))
+        self.say(now, note.receiver, note.group_key, f"not delivered yet: {error}; next try in {retry}")
+        self._requeue_behind(claimed, now)
+
+    def _requeue_behind(self, claimed: Claimed, now: float) -> None:
+        """A newer message of the group came while this one was under way: it takes over."""
+        note = claimed.notification
+        newer = self._db.execute(
+            "SELECT id, payload FROM messages WHERE receiver = ? AND group_key = ? AND state = 'queued' AND id > ?",
+            (note.receiver, note.group_key, claimed.id),
+        ).fetchone()
+        if newer:
+            self._end(claimed.id, "superseded", now)
+            self._db.execute(
+                "UPDATE messages SET payload = ?, attempts = ?,"
+                " next_try_at = (SELECT next_try_at FROM messages WHERE id = ?) WHERE id = ?",
+                (_encode(merged(note, _decode(newer[1]))), claimed.attempt, claimed.id, newer[0]),
+            )
+
+    def _backoff(self, failures: int) -> float:
+        return float(min(self._options.first_retry * 2 ** min(failures - 1, 30), self._options.longest_retry))
+
+    def _thread(self, receiver: str, group_key: str) -> str | None:
+        row = self._db.execute(
+            "SELECT provider_id FROM threads WHERE receiver = ? AND group_key = ?", (receiver, group_key)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _may_send(self, receiver: str, now: float) -> bool:
+        busy = self._db.execute(
+            "SELECT 1 FROM messages WHERE receiver = ? AND state = 'sending' LIMIT 1", (receiver,)
+        ).fetchone()
+        return not busy and self._blocked_until(receiver) <= now and self._rate_free_at(receiver, now) <= now
+
+    def _blocked_until(self, receiver: str) -> float:
+        row = self._db.execute("SELECT blocked_until FROM receivers WHERE receiver = ?", (receiver,)).fetchone()
+        return row[0] if row else 0.0
+
+    def _rate_free_at(self, receiver: str, now: float) -> float:
+        """When the rate allows another message."""
+        row = self._db.execute(
+            "SELECT done_at FROM messages WHERE receiver = ? AND done_at > ? AND state IN ('sent', 'rejected')"
+            " ORDER BY done_at DESC LIMIT 1 OFFSET ?",
+            (receiver, now - _RATE_WINDOW_S, self._options.rate - 1),
+        ).fetchone()
+        return row[0] + _RATE_WINDOW_S if row else 0.0
+
+    def _expire(self, now: float) -> None:
+        old = self._db.execute(
+            "SELECT id, receiver, group_key, error FROM messages WHERE state = 'queued' AND created_at < ?",
+            (now - self._options.keep_undelivered,),
+        ).fetchall()
+        for id, receiver, group_key, error in old:
+            self._end(id, "expired", now, error)
+            kept = format_duration(self._options.keep_undelivered)
+            self.say(now, receiver, group_key, f"given up: {receiver} could not be reached for {kept}: {error}")
+
+    def _summarize(self, receiver: str, now: float) -> None:
+        """Too many groups wait: one message about all of them takes their place."""
+        due = (
+            "WHERE receiver = ? AND state = 'queued' AND next_try_at <= ? AND group_key NOT LIKE '%:digest'",
+            (receiver, now),
+        )
+        (count,) = self._db.execute(f"SELECT count(*) FROM messages {due[0]}", due[1]).fetchone()  # noqa: S608
+        if count <= self._options.summarize_above:
+            return
+        rows = self._db.execute(f"SELECT payload FROM messages {due[0]} ORDER BY id", due[1])  # noqa: S608
+        note = replace(summary((_decode(row[0]) for row in rows), receiver, now), message_id=uuid.uuid4().hex)
+        self._db.execute(f"UPDATE messages SET state = 'superseded', done_at = ? {due[0]}", (now, *due[1]))  # noqa: S608
+        self._db.execute(
+            "INSERT INTO messages (message_id, receiver, group_key, payload, state, created_at, next_try_at)"
+            " VALUES (?, ?, ?, ?, 'queued', ?, ?)",
+            (note.message_id, receiver, note.group_key, _encode(note), now, now),
+        )
+        self.say(now, receiver, note.group_key, f"{count} waiting messages became one summary")
+
+
+def _encode(notification: Notification) -> bytes:
+    return msgspec.json.encode(_cleaned(notification))
+
+
+def _decode(payload: bytes) -> Notification:
+    return msgspec.json.decode(payload, type=Notification)
+
+
+def _clean(words: str) -> str:
+    """Bytes that are no UTF-8 (kept as surrogates in labels) become question marks: no receiver takes them."""
+    return words.encode("utf-8", "replace").decode()
+
+
+def _cleaned(notification: Notification) -> Notification:
+    try:
+        msgspec.json.encode(notification)
+    except UnicodeEncodeError:
+        return msgspec.convert(_walk(msgspec.to_builtins(notification), _clean), Notification)
+    return notification
+
+
+def _walk(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [_walk(one, change) for one in value]
+    if isinstance(value, dict):
+        return {key: _walk(one, change) for key, one in value.items()}
+    return value
