@@ -21,17 +21,17 @@ from agent.health import health_of
 from agent.http.app import build as build_app
 from agent.http.server import Server, bind
 from agent.hub import Hub
+from agent.journal_keeper import JournalKeeper, open_journal
 from agent.scheduler import Scheduler, Task
+from agent.sink_set import SinkSet
 from agent.telemetry import SelfMetrics
-from sinks.dead_letters import DeadLetters
-from sinks.delivery import Delivery, DeliveryStats
-from sinks.line_protocol import Encoder
+from sinks.carrier import DeliveryStats
 from sinks.prometheus import Exposition
-from sinks.recent import Recent
 
 log = structlog.get_logger("agent")
 
 FLUSH_AT_STOP_S = 10.0
+STOP_JOURNAL_S = 3.0
 
 
 class Daemon:
@@ -42,12 +42,11 @@ class Daemon:
         self._load = load
         self._clock = clock or SystemClock()
         self._hub = Hub()
-        self._recent = Recent()
         self._exposition = Exposition()
         self._scheduler = Scheduler(self._clock, self._hub.publish, self._hub.forget)
         self._entries: dict[str, Entry] = {}
-        self._sink_entries: dict[str, Entry] = {}
-        self._deliveries: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
+        self._keeper: JournalKeeper | None = None
+        self._sinks: SinkSet | None = None
         self._server: tuple[Server, asyncio.Task[None]] | None = None
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
@@ -65,7 +64,7 @@ class Daemon:
         return self._scheduler
 
     def sink_stats(self) -> Mapping[str, DeliveryStats]:
-        return {name: delivery.stats for name, (delivery, _) in self._deliveries.items()}
+        return self._sinks.stats() if self._sinks is not None else {}
 
     def snapshot(self) -> list[Tick]:
         return self._hub.snapshot(self._clock.monotonic())
@@ -85,7 +84,9 @@ class Daemon:
         control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload"}))
         try:
             self._serve(self._settings.listen)
-            self._hub.subscribe(self._recent.append)
+            keeper = JournalKeeper(open_journal(self._settings.state_dir, self._clock), self._clock)
+            self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
+            self._hub.subscribe(keeper.append)
             self._apply(self._settings)
             self._install_signals()
             await control.start()
@@ -96,8 +97,10 @@ class Daemon:
             sdnotify.notify("STOPPING=1")
             watching.cancel()
             scheduling.cancel()
-            await self._stop_sinks()
+            await self._sinks.stop(FLUSH_AT_STOP_S)
             await self._stop_serving()
+            if not await asyncio.to_thread(keeper.stop, STOP_JOURNAL_S):
+                log.error("journal.left_open", reason="the disk does not answer")
         finally:
             await control.stop()
             os.close(lock)
@@ -124,12 +127,12 @@ class Daemon:
             "agent.started",
             version=__version__,
             collectors=len(self._scheduler.tasks),
-            sinks=sorted(self._deliveries) or "none",
+            sinks=" ".join(self._sinks.names) if self._sinks and self._sinks.names else "none",
             metrics=f"http://{settings.listen}/metrics",
             health=f"http://{settings.listen}/health",
             state_dir=os.path.abspath(settings.state_dir),
         )
-        sdnotify.notify("READY=1", f"STATUS={len(self._scheduler.tasks)} collectors, {len(self._deliveries)} sinks")
+        sdnotify.notify("READY=1", f"STATUS={len(self._scheduler.tasks)} collectors, {len(settings.sinks)} sinks")
 
     async def _watch(self, scheduling: asyncio.Task[None]) -> None:
         """Feed systemd's watchdog only while slots come; what is merely failing is an alert, not a kill."""
@@ -172,14 +175,15 @@ class Daemon:
     def _apply(self, settings: Settings) -> dict[str, Any]:
         """Build everything that differs from what runs, then swap; nothing changes when a part cannot be built."""
         tasks, entries = self._tasks_for(settings)
-        deliveries = self._deliveries_for(settings)
+        changed_sinks = self._sinks.changed_by(settings) if self._sinks is not None else {}
         if settings.listen != self._settings.listen:
             self._serve(settings.listen)
         old_names = set(self._scheduler.tasks)
         kept = sum(1 for name, task in tasks.items() if self._scheduler.tasks.get(name) is task)
         self._scheduler.set_tasks(tasks.values())
         self._entries = entries
-        self._swap_deliveries(settings, deliveries)
+        if self._sinks is not None:
+            self._sinks.take_over(settings, changed_sinks)
         self._settings = settings
         return {"collectors": len(tasks), "unchanged": kept, "gone": sorted(old_names - set(tasks))}
 
@@ -198,44 +202,6 @@ class Daemon:
             offset, jitter = round(entry.common.offset * NS), round(entry.common.jitter * NS)
             tasks[name] = Task(collector, offset, jitter)
         return tasks, dict(settings.collectors)
-
-    # -- sinks -------------------------------------------------------------------------------------------------------
-
-    def _line_tags(self, settings: Settings) -> dict[str, str]:
-        return {"host": settings.hostname, **settings.tags}
-
-    def _deliveries_for(self, settings: Settings) -> dict[str, Delivery]:
-        """New deliveries for the sinks that are new or configured otherwise."""
-        same_tags = self._line_tags(settings) == self._line_tags(self._settings)
-        fresh = {}
-        for name, entry in settings.sinks.items():
-            if name in self._deliveries and same_tags and self._sink_entries.get(name) == entry:
-                continue
-            dead = DeadLetters(os.path.join(settings.state_dir, f"dead-letters-{name}.jsonl"))
-            encoder = Encoder(self._line_tags(settings))
-            fresh[name] = Delivery(name, entry.build(), self._recent.reader(), encoder, dead, self._clock)
-        return fresh
-
-    def _swap_deliveries(self, settings: Settings, fresh: Mapping[str, Delivery]) -> None:
-        for name in [name for name in self._deliveries if name in fresh or name not in settings.sinks]:
-            delivery, running = self._deliveries.pop(name)
-            running.cancel()
-            delivery.close()
-        for name, delivery in fresh.items():
-            self._deliveries[name] = delivery, asyncio.create_task(delivery.run(), name=f"sink-{name}")
-        self._sink_entries = dict(settings.sinks)
-
-    async def _stop_sinks(self) -> None:
-        for _, running in self._deliveries.values():
-            running.cancel()
-        flushes = [delivery.flush() for delivery, _ in self._deliveries.values()]
-        try:
-            async with asyncio.timeout(FLUSH_AT_STOP_S):
-                await asyncio.gather(*flushes)
-        except TimeoutError:
-            log.warning("agent.flush_cut_short", after_s=FLUSH_AT_STOP_S)
-        for delivery, _ in self._deliveries.values():
-            delivery.close()
 
     # -- faces -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from agent import __version__
 from agent.core.clock import NS, Clock
 from agent.scheduler import Scheduler, Task
-from sinks.delivery import DeliveryStats
+from sinks.carrier import DeliveryStats
 
 STALL_S = 65.0  # the scheduler wakes at least once a minute; later than this the agent itself stands still
 

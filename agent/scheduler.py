@@ -119,6 +119,7 @@ class Scheduler:
         self._own: dict[str, Lane] = {}
         self._sleeping: asyncio.Future[None] | None = None
         self._has_changed = False
+        self._newly_missing: list[str] = []
 
     def set_tasks(self, tasks: Iterable[Task]) -> None:
         """Take these tasks from now on; a Task object that was there before keeps its timetable and state."""
@@ -232,6 +233,10 @@ class Scheduler:
         for job, task in flight.jobs.items():
             if job.finished_at is not None:
                 self._settle(task, flight.slots[task])
+        if self._newly_missing:
+            names = " ".join(sorted(self._newly_missing))
+            log.info("collectors.nothing_to_measure", collectors=names, why="vigilhost collectors tells")
+            self._newly_missing.clear()
 
     def _look_after(self, flight: _Flight) -> None:
         """On the loop: a deadline has passed. Leave a stuck lane behind and carry on with the jobs it held up."""
@@ -309,7 +314,7 @@ class Scheduler:
 
     def _missing(self, task: Task, reason: str) -> None:
         if not task.stats.is_missing:
-            log.info("collector.nothing_to_measure", collector=task.name, reason=reason)
+            self._newly_missing.append(task.name)
         task.stats.is_missing, task.stats.error = True, reason
         task.pause_until = self._clock.monotonic() + MISSING_RECHECK_S
 

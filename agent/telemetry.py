@@ -17,7 +17,7 @@ from agent.core.model import Field, Group, Reading, counter, gauge
 from agent.core.options import option
 from agent.core.units import Seconds
 from agent.scheduler import Scheduler
-from sinks.delivery import DeliveryStats
+from sinks.carrier import DeliveryStats
 
 
 def _own(prefix: str, *fields: tuple[Callable[..., Field], str, str, str, type]) -> tuple[Field, ...]:

@@ -179,10 +179,12 @@ class Outbox:
     def recover(self, now: float) -> int:
         """At start: what was in flight when the agent died is queued again, under its old message id."""
         with self.transaction():
-            lost = self._db.execute("SELECT receiver, group_key FROM messages WHERE state = 'sending'").fetchall()
-            for receiver, group_key in lost:
-                self.say(now, receiver, group_key, "sending again: the agent ended while this message was under way")
+            lost = self._db.execute("SELECT id, payload, attempts FROM messages WHERE state = 'sending'").fetchall()
             self._db.execute("UPDATE messages SET state = 'queued', next_try_at = ? WHERE state = 'sending'", (now,))
+            for id, payload, attempts in lost:
+                note = _decode(payload)
+                self.say(now, note.receiver, note.group_key, "sending again: the agent ended while it was under way")
+                self._requeue_behind(Claimed(id, note, None, attempts), now)
         return len(lost)
 
     def claim(
@@ -387,7 +389,10 @@ class Outbox:
 
 
 def _encode(notification: Notification) -> bytes:
-    return msgspec.json.encode(_cleaned(notification))
+    try:
+        return msgspec.json.encode(notification)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_walk(msgspec.to_builtins(notification), _clean))
 
 
 def _decode(payload: bytes) -> Notification:
@@ -397,14 +402,6 @@ def _decode(payload: bytes) -> Notification:
 def _clean(words: str) -> str:
     """Bytes that are no UTF-8 (kept as surrogates in labels) become question marks: no receiver takes them."""
     return words.encode("utf-8", "replace").decode()
-
-
-def _cleaned(notification: Notification) -> Notification:
-    try:
-        msgspec.json.encode(notification)
-    except UnicodeEncodeError:
-        return msgspec.convert(_walk(msgspec.to_builtins(notification), _clean), Notification)
-    return notification
 
 
 def _walk(value: Any, change: Callable[[str], str]) -> Any:

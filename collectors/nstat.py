@@ -116,6 +116,7 @@ class NStat:
     _files: dict[str, KeptFile] = field(init=False)
     _influx_names: dict[str, str] = field(init=False, default_factory=dict)
     _is_shown: dict[str, bool] = field(init=False, default_factory=dict)
+    _twins: dict[str, str] = field(init=False, default_factory=dict)  # by Telegraf's name, of those that are shown
 
     def __post_init__(self) -> None:
         compiled("fields", self.fields)
@@ -136,7 +137,7 @@ class NStat:
             influx, is_shown = self._influx_names, self._is_shown
             written = {influx[key]: value for key, value in counters.items() if value or self.dump_zeros}
             if written:
-                yield NSTAT.expand(written).row((name,), tuple(written.values()))
+                yield NSTAT.expand(written, twin=self._twins.get).row((name,), tuple(written.values()))
             shown.update((key, value) for key, value in counters.items() if is_shown[key])
         if shown:
             yield NETSTAT.expand(shown).row((), tuple(shown.values()))
@@ -146,10 +147,13 @@ class NStat:
         if len(self._is_shown) > _MOST_NAMES:
             self._influx_names.clear()
             self._is_shown.clear()
+            self._twins.clear()
         shown = compiled("fields", self.fields)
         for key in counters:
             self._influx_names[key] = key.replace("_", "", 1)
             self._is_shown[key] = shown.search(key) is not None
+            if self._is_shown[key]:
+                self._twins[self._influx_names[key]] = f"node_netstat_{key}"
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -14,7 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from agent.core.errors import SourceError
@@ -126,11 +126,10 @@ def fetch(target: Target, most_bytes: int) -> bytes:
     from urllib3.exceptions import HTTPError
 
     connection, path = _connection(target)
-    deadline = _Deadline(connection, target.timeout)
+    deadline = _Deadline(target.timeout)
     try:
         connection.connect()
-        if deadline.has_passed:
-            raise TimeoutError
+        deadline.watch(connection.sock)
         connection.request("GET", path, headers=_headers(target), preload_content=False)
         response = connection.getresponse()
         if response.status != 200:
@@ -162,19 +161,24 @@ def _reason(error: Exception) -> str:
 class _Deadline:
     """Cuts the connection when its time is up: a socket's timeout alone starts anew with every byte received."""
 
-    def __init__(self, connection: HTTPConnection, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.has_passed = False
-        self._connection = connection
+        self._socket: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
         self._timer.start()
 
+    def watch(self, connected: socket.socket | None) -> None:
+        """Cut this socket. It is kept here, for http.client lets go of it while the answer is still being read."""
+        self._socket = connected
+        if self.has_passed:
+            raise TimeoutError
+
     def _cut(self) -> None:
         self.has_passed = True
-        sock: Any = self._connection.sock
-        if sock is not None:
+        if self._socket is not None:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it is closed already, which is what was wanted
 

@@ -84,13 +84,18 @@ def run_program(argv: Sequence[str], environment: Mapping[str, str], deadline: f
     reader = _Reader(child, most_output)
     try:
         reader.read_until(time.monotonic() + deadline)
-        if not reader.is_over and not reader.has_flooded:
-            raise SourceError(f"not done within {format_duration(deadline)}; killed")
-        if reader.has_flooded:
-            raise SourceError(f"printed more than {format_size(most_output)}; killed")
+        is_late = not reader.is_over and not reader.has_flooded
+        if is_late:
+            _signal_group(child.pid, signal.SIGTERM)
+            # Its pipes are read on: a message that nobody takes would end it before it has cleaned up.
+            reader.read_until(time.monotonic() + GRACE)
     finally:
         reader.close()
-        _end(child, is_over=reader.is_over)
+        _end(child)
+    if is_late:
+        raise SourceError(f"not done within {format_duration(deadline)}; killed")
+    if reader.has_flooded:
+        raise SourceError(f"printed more than {format_size(most_output)}; killed")
     return Finished(child.returncode, b"".join(reader.stdout), bytes(reader.stderr))
 
 
@@ -153,12 +158,9 @@ class _Reader:
             pipe.close()
 
 
-def _end(child: subprocess.Popen[bytes], *, is_over: bool) -> None:
-    """Kill the child's process group and reap the child. Raise StillRunning when it does not go."""
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the child's process group, and reap the child. Raise StillRunning when it does not go."""
     # Until it is waited for, the child's id, which is also the group's, belongs to nobody else.
-    if not is_over:
-        _signal_group(child.pid, signal.SIGTERM)
-        _await_exit(child.pid, GRACE)
     _signal_group(child.pid, signal.SIGKILL)
     try:
         child.wait(UNKILLABLE)
@@ -171,14 +173,3 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         pass  # nobody is left, or only someone who changed user, whom we may not end
-
-
-def _await_exit(pid: int, seconds: float) -> None:
-    """Wait for the process to exit without reaping it."""
-    fd = os.pidfd_open(pid)
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, selectors.EVENT_READ)
-            selector.select(seconds)
-    finally:
-        os.close(fd)

@@ -49,7 +49,7 @@ class InfluxDB:
         if not getattr(self, needed):
             raise ValueError(f"{needed}: missing; version {self.version} needs one")
         if not self.url.startswith(("http://", "https://")) or "@" in self.url:
-            raise ValueError("url: not one of a server; write it like http://127.0.0.1:8086, and secrets in their options")
+            raise ValueError("url: not a server's; write it like http://127.0.0.1:8086, secrets in their own options")
 
     def write(self, lines: bytes) -> None:
         """See `sinks.sink.Sink`."""

@@ -140,10 +140,17 @@ class Group:
         """A Reading from values already in declared order: the cheap form, for collectors that run each second."""
         return Reading(self, tags, values)
 
-    def expand(self, keys: Iterable[str], *, prom: Callable[[str], bool] = lambda _: True) -> Group:
+    def expand(
+        self,
+        keys: Iterable[str],
+        *,
+        prom: Callable[[str], bool] = lambda _: True,
+        twin: Callable[[str], str | None] = lambda _: None,
+    ) -> Group:
         """The Group whose single `*` field stands for one field a key (the kernel decides which keys there are).
 
-        `prom` tells which keys have a Prometheus name. The same keys give the same Group object.
+        `prom` tells which keys have a Prometheus name, `twin` the series that says the same elsewhere. The same keys
+        give the same Group object.
         """
         wanted = tuple(keys)
         if wanted not in self._expanded:
@@ -154,7 +161,8 @@ class Group:
                 self.measurement,
                 (
                     replace(star, name=key, influx=star.influx and star.influx.replace("*", key),
-                            prom=star.prom.replace("*", key) if star.prom and prom(key) else None)
+                            prom=star.prom.replace("*", key) if star.prom and prom(key) else None,
+                            twin=twin(key) or star.twin)
                     for key in wanted
                     if star.influx or (star.prom and prom(key))
                 ),

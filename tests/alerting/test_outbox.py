@@ -157,6 +157,15 @@ def test_a_message_that_comes_while_an_older_one_fails_takes_over() -> None:
     assert box.counts() == {"sent": 1, "superseded": 1}
 
 
+def test_after_a_crash_an_older_message_never_follows_a_newer_one() -> None:
+    box = outbox()
+    box.put(note("g", alert(instance="a")), T0)
+    box.claim(T0)
+    box.put(note("g", alert(instance="b")), T0 + 1)
+    assert box.recover(T0 + 2) == 1
+    assert [one.alerts for _, one in drain(box, T0 + 2, T0 + HOUR, SentReceipt())] == [(alert(instance="b"),)]
+
+
 def test_the_id_of_the_last_message_comes_along_until_the_group_is_over() -> None:
     box = outbox()
     previous = []

@@ -44,7 +44,7 @@ def test_performance_data_is_read_as_telegraf_names_it(item: str, expected: Perf
              PerfData("/", "MB", {"value": 2643}), PerfData("/boot", "MB", {"value": 68}),
              PerfData("/home dir", "MB", {"value": 5}),
          ]), "long text, and values on further lines"),
-        ("OK | =1 good=2 x=\n", PluginOutput("OK", "", [PerfData("good", "", {"value": 2})]), "bad values are skipped"),
+        ("OK | = good=2 x=\n", PluginOutput("OK", "", [PerfData("good", "", {"value": 2})]), "bad values are skipped"),
     ],
 )  # fmt: skip
 def test_a_plugins_output_is_split(output: str, expected: PluginOutput, why: str) -> None:

@@ -27,6 +27,8 @@ class Exporter:
         self.reply = reply
         self.requests: list[str] = []
         self.done = threading.Event()
+        is_unix = listener.family == socket.AF_UNIX
+        self.url = "" if is_unix else f"http://127.0.0.1:{listener.getsockname()[1]}/metrics"
         self._listener = listener
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -52,10 +54,6 @@ class Exporter:
                     connection.sendall(part)
             except OSError:  # the scraper hung up, as it should on some of these
                 pass
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/metrics"
 
     def close(self) -> None:
         self.done.set()

@@ -14,8 +14,7 @@ from agent.core.errors import Rejected, Retryable, SinkError, TooLarge
 from agent.core.model import Group, Tick, gauge
 from sinks.dead_letters import DeadLetters
 from sinks.delivery import Delivery
-from sinks.line_protocol import Encoder
-from sinks.recent import Recent
+from sinks.journal import Journal
 from tests.agent.test_scheduler import eventually
 
 G = Group("m", (gauge("n", "count", "A number.", influx="n"),))
@@ -45,7 +44,7 @@ class Taker:
 @dataclass
 class Setting:
     clock: FakeClock
-    log: Recent
+    log: Journal
     sink: Taker
     delivery: Delivery
     dead: DeadLetters
@@ -63,12 +62,14 @@ class Setting:
 
 @asynccontextmanager
 async def delivering(sink: Taker, at: Path) -> AsyncIterator[Setting]:
-    clock, log, dead = FakeClock(), Recent(), DeadLetters(str(at / "dead.jsonl"))
-    delivery = Delivery("test", sink, log.reader(), Encoder({}), dead, clock)
+    clock, dead = FakeClock(), DeadLetters(str(at / "dead.jsonl"))
+    log = Journal(str(at / "journal"), clock)
+    delivery = Delivery("test", sink, log, {}, dead, clock)
     running = asyncio.create_task(delivery.run())
     yield Setting(clock, log, sink, delivery, dead)
     running.cancel()
     delivery.close()
+    log.close()
 
 
 async def test_one_write_a_flush_interval(tmp_path: Path) -> None:
@@ -131,12 +132,12 @@ async def test_exactly_the_bad_lines_go_to_the_dead_letters(tmp_path: Path, name
     async with delivering(Taker(answer), tmp_path) as setting:
         setting.emit(*range(1000))
         await setting.advance(12)
-        assert await eventually(lambda: setting.delivery.stats.last_success_ns > 0)
+        assert await eventually(lambda: setting.delivery.stats.lines == 998)
         assert [letter["line"].split(" ")[1] for letter in setting.dead.read()] == ["n=13i", "n=700i"]
         assert kept == {f"n={number}i" for number in range(1000)} - bad
         assert setting.delivery.stats.dead_letters == 2
         if named:
-            assert len(setting.sink.asked) <= 2
+            assert len(setting.sink.asked) <= 4, "two batches, each sent once more at most"
         else:
             assert len(setting.sink.asked) < 60, "bisection, not one by one"
 
@@ -175,6 +176,49 @@ async def test_a_write_that_hangs_is_given_up_and_tried_again_when_it_is_back(tm
         gate.set()
         await setting.advance(200)
         assert await eventually(lambda: len(sink.asked) >= 2)
+
+
+async def test_after_an_outage_new_readings_do_not_wait_for_the_backlog(tmp_path: Path) -> None:
+    is_down = True
+    gate = threading.Event()
+
+    def answer(lines: list[str]) -> SinkError | None:
+        if is_down:
+            return Retryable("down", kind="network")
+        if lines[0] != "n=0i" and int(lines[0][2:-1]) < 3000:
+            gate.wait(10)  # the backlog is slow
+        return None
+
+    async with delivering(Taker(answer), tmp_path) as setting:
+        for number in range(3000):
+            setting.emit(number)
+            await setting.clock.advance(0.1)
+        is_down = False
+        await setting.advance(130)
+        setting.emit(9999)
+        await setting.advance(12)
+        assert await eventually(lambda: "n=9999i" in setting.sink.taken), "what is new arrives while the backlog hangs"
+        assert len(setting.sink.taken) < 3001
+        gate.set()
+        await setting.advance(12)
+        assert await eventually(lambda: len(setting.sink.taken) == 3001)
+        assert sorted(setting.sink.taken) == sorted([f"n={number}i" for number in [*range(3000), 9999]])
+        assert await eventually(lambda: setting.log.readers() == ["test"]), (
+            "the backlog's reader is gone when it is done"
+        )
+
+
+async def test_a_restart_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    first, second = Taker(), Taker()
+    async with delivering(first, tmp_path) as setting:
+        setting.emit(1, 2)
+        await setting.advance(12)
+        assert await eventually(lambda: first.taken == ["n=1i", "n=2i"])
+        setting.emit(3)
+    async with delivering(second, tmp_path) as setting:
+        setting.emit(4)
+        await setting.advance(12)
+        assert await eventually(lambda: second.taken == ["n=3i", "n=4i"])
 
 
 async def test_what_is_left_at_the_end_is_sent_without_waiting(tmp_path: Path) -> None:

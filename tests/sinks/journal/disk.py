@@ -145,6 +145,7 @@ class Disk:
         self._call("unlink")
         self._inode(path)
         del self.names[os.path.basename(path)]
+        self.durable_names.pop(os.path.basename(path), None)  # the worst order: it is gone before anything else is safe
         self.after("unlink")
 
     def free_bytes(self, directory: str) -> int:

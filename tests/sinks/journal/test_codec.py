@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import Failed, Field, Group, Reading, Tag, Tick, Value, gauge
+from sinks.journal import frame as frames
 from sinks.journal.codec import Decoder, Encoder, Groups, Undecodable
 from sinks.journal.frame import scan
 from tests.sinks.journal.hosts import CPU, tick
@@ -129,10 +131,6 @@ def test_a_tick_without_its_definitions_is_not_guessed() -> None:
 
 
 def test_fields_added_by_a_later_minor_version_are_passed_over() -> None:
-    import msgspec
-
-    from sinks.journal import frame as frames
-
     payload = msgspec.msgpack.encode(("cpu", [], [], [], [], {"later": 1}))
     (frame,) = scan(frames.build(frames.TICK_WHOLE, 5, 9, 0, payload))
     assert Decoder(Groups()).tick(frame) == Tick(9, "cpu", [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from sinks.journal import Journal, Limits
@@ -13,7 +15,7 @@ MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
     clock = HandClock(START_NS / 1e9)
     journal = Journal(str(tmp_path_factory.mktemp("host")), clock, Limits(min_free_bytes=0))
     journal.reader("down")
@@ -23,7 +25,8 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
         journal.flush()
         clock.pass_time(1)
     journal.tidy()
-    return journal
+    yield journal
+    journal.close()
 
 
 def test_the_host_is_one_of_about_634_series() -> None:

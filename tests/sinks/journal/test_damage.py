@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.clock import NS
-from sinks.journal import Limits, segment
+from sinks.journal import Journal, Limits, segment
 from sinks.journal.frame import build, scan
 from tests.sinks.journal.damage import (
     READER,
@@ -196,6 +196,49 @@ def test_a_crash_at_any_call_loses_nothing_that_was_promised(moment: str, end: s
         journal.close()
 
 
+def test_numbers_a_reader_had_before_a_kill_are_not_given_out_again(disk: Disk) -> None:
+    journal = open_on(disk, limits=Limits(min_free_bytes=0))
+    reader = journal.reader(READER)
+    fill(journal, 0, 5)
+    assert numbers(drain(reader)) == list(range(5)), "delivered from memory, before any flush"
+    journal.tidy()
+    disk.die()
+    journal = open_on(disk)
+    fill(journal, 5, 8)
+    assert numbers(drain(journal.reader(READER))) == [5, 6, 7]
+    journal.close()
+
+
+def test_a_new_reader_is_remembered_through_a_power_loss(disk: Disk) -> None:
+    journal = open_on(disk)
+    journal.reader("first")
+    fill(journal, 0, 3)
+    assert journal.sync()
+    journal.reader(READER, "oldest")
+    disk.lose_power()
+    journal = open_on(disk)
+    assert journal.readers() == ["first", READER]
+    assert numbers(drain(journal.reader(READER))) == [0, 1, 2]
+    journal.close()
+
+
+def test_nothing_is_deleted_for_a_place_that_could_not_be_made_durable(disk: Disk) -> None:
+    clock = HandClock(START_NS / 1e9)
+    journal = open_on(disk, clock, Limits(min_free_bytes=0, keep=0, segment_bytes=4096))
+    reader = journal.reader(READER)
+    for number in range(100):
+        fill(journal, number, number + 1)
+        journal.flush()
+    drain(reader)
+    clock.pass_time(1000)
+    disk.before = _failing_at("open", errno.EIO)  # as cursors are opened to be written
+    journal.tidy()
+    disk.die()
+    journal = open_on(disk)
+    assert numbers(drain(journal.reader(READER))) == list(range(100)), "given again, as the commit was lost"
+    journal.close()
+
+
 def test_records_of_unknown_kinds_are_skipped_and_counted(disk: Disk) -> None:
     journal = open_on(disk)
     journal.reader(READER)
@@ -238,8 +281,6 @@ def test_a_file_that_cannot_be_read_is_set_aside_by_name(disk: Disk) -> None:
     fd = disk.open(segment.name_of(1), 0o101)
     disk.write(fd, b"not a journal" * 100)
     clock = HandClock(START_NS / 1e9)
-    from sinks.journal import Journal
-
     journal = Journal(
         disk.directory, clock, files=disk, tell=lambda event, **facts: told.append((event, facts["file"]))
     )
@@ -327,6 +368,14 @@ def test_a_disk_filled_by_the_journal_itself_gives_way_oldest_first(disk: Disk) 
     assert 0 < lost < 2900
     assert numbers(drain(reader)) == list(range(lost, 3000))
     journal.close()
+
+
+def _failing_at(name: str, code: int) -> Callable[[str], None]:
+    def hook(call: str) -> None:
+        if call == name:
+            raise OSError(code, "injected")
+
+    return hook
 
 
 def _always(code: int) -> Callable[[str], None]:

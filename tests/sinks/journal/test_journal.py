@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sinks.journal import Journal, JournalError, Limits
-from tests.sinks.journal.hosts import START_NS, HandClock, drain, fill, number_of, numbers, tick
+from tests.sinks.journal.hosts import START_NS, HandClock, drain, fill, numbers, tick
 
 KIB = 1024
 
@@ -341,5 +340,3 @@ def test_memory_holds_little_when_every_reader_is_up_to_date(make) -> None:
         drain(reader)
     assert len(list(journal._recent._kept)) <= 1
     assert journal.stats.waiting_records == 0
-    assert number_of(tick(3)) == 3
-    assert time.monotonic() > 0

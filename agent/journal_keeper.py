@@ -1,0 +1,89 @@
+"""Keeps the journal: writes it each second, syncs it each five, tidies it each ten, on a thread that may wait.
+
+It has no timer of its own: Ticks come each second, and the first of a second pokes it, so the daemon wakes no more
+often for having a journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from queue import SimpleQueue
+
+import structlog
+
+from agent.core.clock import Clock
+from agent.core.model import Tick
+from sinks.journal import Journal, JournalError
+
+log = structlog.get_logger("journal")
+
+FLUSH_S, SYNC_S, TIDY_S = 1.0, 5.0, 10.0
+_SLACK_S = 0.05  # Ticks come at about the same moment of each second, never exactly
+
+
+def open_journal(state_dir: str, clock: Clock) -> Journal:
+    """The journal in the state directory; where that takes none (read-only), one in a temporary directory, loudly."""
+    try:
+        return Journal(os.path.join(state_dir, "journal"), clock, tell=log.warning)
+    except JournalError as error:
+        log.error("journal.temporary", reason=str(error), consequence="a restart loses what no sink has taken")
+        return Journal(tempfile.mkdtemp(prefix="vigilhost-journal-"), clock, tell=log.warning)
+
+
+class JournalKeeper:
+    """`append` takes Ticks on the event loop; everything that touches the disk happens on the keeper's thread."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self.journal = journal
+        self._clock = clock
+        self._pokes: SimpleQueue[bool] = SimpleQueue()  # False: end
+        self._is_poked = False
+        self._flush_at = self._sync_at = self._tidy_at = 0.0
+        self._was_failing = False
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    def append(self, tick: Tick) -> None:
+        """Take a Tick; it is on its way to the disk within the second."""
+        self.journal.append(tick)
+        if not self._is_poked and self._clock.monotonic() >= self._flush_at:
+            self._is_poked = True
+            # After everything else that this turn of the loop publishes.
+            asyncio.get_running_loop().call_soon(self._pokes.put, True)
+
+    def _work(self) -> None:
+        while self._pokes.get():
+            self._is_poked = False
+            now = self._clock.monotonic()
+            self._flush_at = now + FLUSH_S - _SLACK_S
+            if now >= self._sync_at:
+                self._sync_at = now + SYNC_S - _SLACK_S
+                is_written = self.journal.sync()
+            else:
+                is_written = self.journal.flush()
+            if now >= self._tidy_at:
+                self._tidy_at = now + TIDY_S - _SLACK_S
+                self.journal.tidy()
+            self._tell(is_written)
+        self.journal.sync()
+
+    def _tell(self, is_written: bool) -> None:
+        if is_written != self._was_failing:
+            return
+        self._was_failing = not is_written
+        if is_written:
+            log.info("journal.recovered")
+        else:
+            log.error("journal.cannot_write", consequence="readings are kept in memory, the oldest go first")
+
+    def stop(self, timeout: float) -> bool:
+        """Write what is left and end; False when the disk did not answer in time."""
+        self._pokes.put(False)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self.journal.close()
+        return True
