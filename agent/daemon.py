@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent import __version__, sdnotify, statedir
+from agent import __version__, journal_metrics, sdnotify, statedir
 from agent.config import ConfigError, Entry, Loaded, Settings
 from agent.control import ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
@@ -26,12 +26,14 @@ from agent.scheduler import Scheduler, Task
 from agent.sink_set import SinkSet
 from agent.telemetry import SelfMetrics
 from sinks.carrier import DeliveryStats
+from sinks.journal import Journal
 from sinks.prometheus import Exposition
 
 log = structlog.get_logger("agent")
 
 FLUSH_AT_STOP_S = 10.0
 STOP_JOURNAL_S = 3.0
+_FIXED = ("state_dir", "journal")  # options that a reload cannot change
 
 
 class Daemon:
@@ -63,6 +65,10 @@ class Daemon:
     def scheduler(self) -> Scheduler:
         return self._scheduler
 
+    @property
+    def journal(self) -> Journal | None:
+        return self._keeper.journal if self._keeper is not None else None
+
     def sink_stats(self) -> Mapping[str, DeliveryStats]:
         return self._sinks.stats() if self._sinks is not None else {}
 
@@ -81,10 +87,12 @@ class Daemon:
         """Start, run until SIGTERM or SIGINT, stop cleanly. Raise ListenError, StateDirError, OSError at the start."""
         faulthandler.enable()  # SIGABRT, which the watchdog sends, prints every thread's stack
         lock = statedir.claim(self._settings.state_dir)
-        control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload"}))
+        control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge"}))
         try:
             self._serve(self._settings.listen)
-            keeper = JournalKeeper(open_journal(self._settings.state_dir, self._clock), self._clock)
+            keeper = JournalKeeper(
+                open_journal(self._settings.state_dir, self._settings.journal, self._clock), self._clock
+            )
             self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
             self._hub.subscribe(keeper.append)
             self._apply(self._settings)
@@ -151,8 +159,9 @@ class Daemon:
         sdnotify.reloading()
         try:
             loaded = self._load()
-            if loaded.settings.state_dir != self._settings.state_dir:
-                raise ControlError("state_dir: cannot change while the agent runs; restart it")
+            for name in _FIXED:
+                if getattr(loaded.settings, name) != getattr(self._settings, name):
+                    raise ControlError(f"{name}: cannot change while the agent runs; restart it")
             changed = self._apply(loaded.settings)
         except Exception as error:
             self.reload_error = str(error)
@@ -198,7 +207,11 @@ class Daemon:
                 continue
             collector = entry.build(host=host)
             if isinstance(collector, SelfMetrics):
-                collector.scheduler, collector.sink_stats = self._scheduler, self.sink_stats
+                collector.scheduler, collector.sink_stats, collector.journal = (
+                    self._scheduler,
+                    self.sink_stats,
+                    self.journal,
+                )
             offset, jitter = round(entry.common.offset * NS), round(entry.common.jitter * NS)
             tasks[name] = Task(collector, offset, jitter)
         return tasks, dict(settings.collectors)
@@ -230,4 +243,18 @@ class Daemon:
             except Exception as error:
                 raise ControlError(str(error)) from error
 
-        return {"status": status, "reload": reload}
+        async def drain(_: Mapping[str, Any]) -> Any:
+            return journal_metrics.summary(self._must_journal())
+
+        async def purge(request: Mapping[str, Any]) -> Any:
+            journal, reader = self._must_journal(), request.get("reader")
+            if reader is not None and reader not in journal.readers():
+                raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
+            return await asyncio.to_thread(journal.purge, reader)
+
+        return {"status": status, "reload": reload, "drain": drain, "purge": purge}
+
+    def _must_journal(self) -> Journal:
+        if self._keeper is None:
+            raise ControlError("the agent is still starting")
+        return self._keeper.journal

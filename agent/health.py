@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from agent import __version__
 from agent.core.clock import NS, Clock
+from agent.journal_metrics import summary
 from agent.scheduler import Scheduler, Task
 from sinks.carrier import DeliveryStats
+from sinks.journal import Journal
 
 STALL_S = 65.0  # the scheduler wakes at least once a minute; later than this the agent itself stands still
 
@@ -23,15 +25,20 @@ class Parts(Protocol):
     @property
     def scheduler(self) -> Scheduler: ...
 
+    @property
+    def journal(self) -> Journal | None: ...
+
     def sink_stats(self) -> Mapping[str, DeliveryStats]: ...
 
 
 def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
     """`status` is ok, degraded (something fails and says so below) or stalled (the agent itself does)."""
     collectors = {name: _collector(task) for name, task in parts.scheduler.tasks.items()}
+    journal = summary(parts.journal) if parts.journal is not None else {"state": "starting", "readers": {}}
     sinks = {name: _sink(stats) for name, stats in parts.sink_stats().items()}
     failing = [f"collector {name}" for name, each in collectors.items() if each["state"] == "failing"]
     failing += [f"sink {name}" for name, each in sinks.items() if each["state"] == "failing"]
+    failing += ["journal"] if journal["state"] == "failing" else []
     failing += ["reload"] if parts.reload_error else []
     is_stalled = clock.monotonic() - parts.scheduler.last_slot_at > STALL_S
     return {
@@ -45,6 +52,7 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
         "abandoned_lanes": parts.scheduler.abandoned_lanes,
         "collectors": collectors,
         "sinks": sinks,
+        "journal": journal,
     }
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from agent.core.clock import Clock
 from agent.core.model import Tick
-from sinks.journal import Journal, JournalError
+from sinks.journal import Journal, JournalError, Limits
 
 log = structlog.get_logger("journal")
 
@@ -24,13 +24,13 @@ FLUSH_S, SYNC_S, TIDY_S = 1.0, 5.0, 10.0
 _SLACK_S = 0.05  # Ticks come at about the same moment of each second, never exactly
 
 
-def open_journal(state_dir: str, clock: Clock) -> Journal:
+def open_journal(state_dir: str, limits: Limits, clock: Clock) -> Journal:
     """The journal in the state directory; where that takes none (read-only), one in a temporary directory, loudly."""
     try:
-        return Journal(os.path.join(state_dir, "journal"), clock, tell=log.warning)
+        return Journal(os.path.join(state_dir, "journal"), clock, limits, tell=log.warning)
     except JournalError as error:
         log.error("journal.temporary", reason=str(error), consequence="a restart loses what no sink has taken")
-        return Journal(tempfile.mkdtemp(prefix="vigilhost-journal-"), clock, tell=log.warning)
+        return Journal(tempfile.mkdtemp(prefix="vigilhost-journal-"), clock, limits, tell=log.warning)
 
 
 class JournalKeeper:

@@ -11,13 +11,14 @@ from typing import ClassVar
 
 from prometheus_client import ProcessCollector
 
-from agent import __version__
+from agent import __version__, journal_metrics
 from agent.core.clock import NS
 from agent.core.model import Field, Group, Reading, counter, gauge
 from agent.core.options import option
 from agent.core.units import Seconds
 from agent.scheduler import Scheduler
 from sinks.carrier import DeliveryStats
+from sinks.journal import Journal
 
 
 def _own(prefix: str, *fields: tuple[Callable[..., Field], str, str, str, type]) -> tuple[Field, ...]:
@@ -64,6 +65,7 @@ SINK = Group("vigilhost_sink", _own(
     (counter, "bytes_total", "bytes", "Bytes taken, before compression.", int),
     (counter, "retries_total", "count", "Writes tried again.", int),
     (counter, "dead_letters_total", "count", "Lines the sink will never take, put aside.", int),
+    (counter, "dropped_values_total", "count", "Values line protocol cannot carry: NaN, infinities.", int),
 ), ("sink",))  # fmt: skip
 SINK_ERRORS = Group("vigilhost_sink_errors", (
     counter("errors", "count", "Answers that were no success, by kind.", influx="errors",
@@ -109,12 +111,14 @@ class SelfMetrics:
     """The agent's own health: collectors, sinks, journal, memory, event loop."""
 
     name: ClassVar[str] = "agent"
-    groups: ClassVar[tuple[Group, ...]] = (COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS)
+    groups: ClassVar[tuple[Group, ...]] = (
+        COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS, *journal_metrics.GROUPS,
+    )  # fmt: skip
 
     interval: Seconds = option(10.0, "Time between two readings.")
     scheduler: Scheduler | None = None
     sink_stats: Callable[[], Mapping[str, DeliveryStats]] = dict
-    extra: Callable[[], Iterator[Reading]] = field(default=lambda: iter(()))
+    journal: Journal | None = None
     _started: float = field(default_factory=time.monotonic)
     _process: ProcessCollector = field(default_factory=lambda: ProcessCollector(registry=None))
 
@@ -127,7 +131,8 @@ class SelfMetrics:
         if self.scheduler is not None:
             yield self._agent(self.scheduler, process)
             yield from _collectors(self.scheduler)
-        yield from self.extra()
+        if self.journal is not None:
+            yield from journal_metrics.readings(self.journal)
 
     def _process_values(self) -> dict[str, float]:
         values = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
@@ -168,7 +173,7 @@ def _collectors(scheduler: Scheduler) -> Iterator[Reading]:
 def _sink(name: str, stats: DeliveryStats) -> Iterator[Reading]:
     yield SINK.row((name,), (
         not stats.error, stats.is_lasting, stats.latency_s, stats.write_s, stats.last_success_ns / NS,
-        stats.lines, stats.writes, stats.bytes, stats.retries, stats.dead_letters,
+        stats.lines, stats.writes, stats.bytes, stats.retries, stats.dead_letters, stats.dropped_values,
     ))  # fmt: skip
     for kind, count in sorted(stats.errors.items()):
         yield SINK_ERRORS.row((name, kind), (count,))

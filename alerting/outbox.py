@@ -159,8 +159,8 @@ class Outbox:
                          "not sent: superseded by a newer state of the group before it could be delivered")  # fmt: skip
             message = replace(notification, message_id=notification.message_id or uuid.uuid4().hex)
             self._db.execute(
-                "INSERT INTO messages (message_id, receiver, group_key, payload, state, attempts, created_at, next_try_at)"
-                " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
+                "INSERT INTO messages (message_id, receiver, group_key, payload, state, attempts, created_at,"
+                " next_try_at) VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
                 (message.message_id, message.receiver, message.group_key, _encode(message), attempts, now, next_try_at),
             )
             self.say(now, message.receiver, message.group_key, f"queued for {message.receiver}: {message.reason}")

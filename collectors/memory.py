@@ -48,8 +48,8 @@ _SHARED = (
     _same("write_back", "Writeback_bytes", "Page cache being written."),
     _same("write_back_tmp", "WritebackTmp_bytes", "Memory FUSE uses for writeback."),
     _same("huge_page_size", "Hugepagesize_bytes", "Size of a huge page."),
-    _same("huge_pages_total", "HugePages_Total_bytes", "Huge pages in the pool.", "pages"),
-    _same("huge_pages_free", "HugePages_Free_bytes", "Huge pages not yet allocated.", "pages"),
+    _same("huge_pages_total", "HugePages_Total", "Huge pages in the pool.", "pages"),
+    _same("huge_pages_free", "HugePages_Free", "Huge pages not yet allocated.", "pages"),
 )
 _SHARED_KEYS = tuple(shared.name for shared in _SHARED)
 

@@ -123,6 +123,8 @@ def _wanted(target: Target) -> Predicate:
 
 def fetch(target: Target, most_bytes: int) -> bytes:
     """The page, within the target's timeout however slowly it comes. Raise SourceError."""
+    from http.client import HTTPException
+
     from urllib3.exceptions import HTTPError
 
     connection, path = _connection(target)
@@ -140,7 +142,7 @@ def fetch(target: Target, most_bytes: int) -> bytes:
             if size > most_bytes:
                 raise SourceError(f"the page is larger than {format_size(most_bytes)}")
             chunks.append(chunk)
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPException, HTTPError, OSError, ValueError) as error:
         if deadline.has_passed:
             raise SourceError(f"no whole answer within {format_duration(target.timeout)}") from error
         raise SourceError(_reason(error)) from error
@@ -155,7 +157,7 @@ def fetch(target: Target, most_bytes: int) -> bytes:
 def _reason(error: Exception) -> str:
     """The cause without urllib3's object addresses."""
     text = re.sub(r"^<[^>]*>: |^\w+\([^)]*\): ", "", str(error))
-    return (text or type(error).__name__).lower()
+    return f"{type(error).__name__}: {text}".rstrip(": ").lower()
 
 
 class _Deadline:

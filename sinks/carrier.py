@@ -32,6 +32,7 @@ class DeliveryStats:
     writes: int = 0
     bytes: int = 0  # before compression
     dead_letters: int = 0
+    dropped_values: int = 0  # NaN and infinities, which line protocol cannot carry
     retries: int = 0
     errors: dict[str, int] = field(default_factory=dict)  # by kind
     write_s: float = 0.0  # duration of the last write

@@ -69,6 +69,7 @@ class Delivery:
     async def _deliver_new(self) -> None:
         """Everything since the last flush; after an outage the rest is handed to the backlog's stream."""
         while (newest_ns := await self._live.deliver()) is not None:
+            self.stats.dropped_values = self._live.encoder.dropped_values + self._drain.encoder.dropped_values
             self.stats.latency_s = max(0.0, (self._clock.wall_ns() - newest_ns) / NS)
             age_s = self._live.must_reader.lag().oldest_age_s
             if age_s > max(BACKLOG_AGE_S, 6 * self._sink.flush_interval) and self._drain.reader is None:
@@ -93,11 +94,6 @@ class Delivery:
                 pass
         except (SinkError, TimeoutError) as error:
             log.info("sink.left_for_next_start", sink=self.name, reason=str(error))
-
-    @property
-    def encoders(self) -> tuple[Encoder, Encoder]:
-        """Both streams' encoders, for their counters."""
-        return self._live.encoder, self._drain.encoder
 
     def close(self) -> None:
         """Give threads and connections back; the reader's place stays in the journal."""

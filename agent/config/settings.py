@@ -10,6 +10,7 @@ from agent.config.address import check_address
 from agent.config.plugins import Entry
 from agent.core.host import Host
 from agent.core.options import option
+from sinks.journal.limits import Limits
 
 
 def _host_name() -> str:
@@ -70,4 +71,5 @@ class Settings:
     log: Log = option(Log, "Log of the agent itself.")
     paths: Paths = option(Paths, "Where to find the host's files.")
     collectors: dict[str, Entry] = option(dict, "What is measured.", plugins="collectors")
+    journal: Limits = option(Limits, "Journal of what is on its way to the sinks.")
     sinks: dict[str, Entry] = option(dict, "Where readings are sent.", plugins="sinks")

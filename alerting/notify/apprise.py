@@ -34,7 +34,8 @@ class Apprise:
         message = {"url": self.url.reveal(), "title": render.title(notification),
                    "body": render.text(notification, _LONGEST_TEXT),
                    "type": "failure" if notification.status == "firing" else "success"}  # fmt: skip
-        argv = [self.python or sys.executable, str(Path(apprise_child.__file__))]
+        # -I: the directory of the script, where an email.py lies, must not become importable
+        argv = [self.python or sys.executable, "-I", str(Path(apprise_child.__file__))]
         status, said = run_child(argv, json.dumps(message).encode(), self.deadline)
         said = said.replace(self.url.reveal(), "***")
         if status == 0:

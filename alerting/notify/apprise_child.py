@@ -19,7 +19,7 @@ def main() -> int:
     """Send the message of standard input: 0 when it went out, 65 and 69 as in FINAL, 75 when trying again may help."""
     message = json.load(sys.stdin)
     try:
-        import apprise
+        import apprise  # type: ignore[import-not-found]
     except ImportError:
         return 69
     sender = apprise.Apprise()

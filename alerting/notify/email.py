@@ -62,7 +62,9 @@ class Email:
         context = ssl.create_default_context(cafile=self.ca_file or None)
         name = socket.gethostname()  # smtplib would ask the DNS for it, which may be what is broken
         if self.tls == "implicit":
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(self.server, self.port, name, self.deadline, context=context)
+            connection: smtplib.SMTP = smtplib.SMTP_SSL(
+                self.server, self.port, name, timeout=self.deadline, context=context
+            )
         else:
             connection = smtplib.SMTP(self.server, self.port, name, self.deadline)
         try:

@@ -20,6 +20,7 @@ from agent.core.secrets import Secret
 
 _MOST_ANSWER_BYTES = 65_536
 _SHOWN_OF_AN_ERROR = 200
+_SHORTEST_SECRET = 6  # characters; shorter parts of an address are words such as `hooks`
 _WORTH_RETRYING = frozenset({408, 425, 429})
 
 
@@ -47,7 +48,7 @@ def request(
     deadline: float,
     ca_file: str = "",
 ) -> Answer:
-    """One request within `deadline` seconds. Raise Retryable when nobody answers, Rejected for an address that is none."""
+    """One request within `deadline` seconds. Raise Retryable when nobody answers, Rejected for what is no address."""
     host = urlsplit(url).hostname or "an address without a host"
     ends_at = time.monotonic() + deadline
     options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
@@ -74,8 +75,8 @@ def _reason(error: Exception) -> str:
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (urllib3.exceptions.SSLError, "TLS failed: is its certificate valid for this name?"),
         (urllib3.exceptions.NameResolutionError, "no such host"),
+        (urllib3.exceptions.NewConnectionError, "connection refused"),  # a kind of TimeoutError to urllib3
         (urllib3.exceptions.TimeoutError, "no answer in time"),
-        (urllib3.exceptions.NewConnectionError, "connection refused"),
         (urllib3.exceptions.ProtocolError, "connection lost"),
     )
     return next((text for kind, text in reasons if isinstance(error, kind)), type(error).__name__)
@@ -132,6 +133,13 @@ def _until(text: str) -> float | None:
 
 def _shown(answer: Answer, secrets: Iterable[Secret]) -> str:
     text = " ".join(answer.body[:4096].decode("utf-8", "replace").split())
-    for secret in secrets:
-        text = text.replace(secret.reveal(), "***") if secret else text
+    for word in sorted({word for secret in secrets for word in _secret_words(secret)}, key=len, reverse=True):
+        text = text.replace(word, "***")
     return text[:_SHOWN_OF_AN_ERROR]
+
+
+def _secret_words(secret: Secret) -> list[str]:
+    """The secret, and of an address its parts too: a server may say which path it does not know."""
+    text = secret.reveal()
+    parts = urlsplit(text).path.split("/") + urlsplit(text).query.split("&") if "://" in text else [text]
+    return [part for part in (text, *parts) if len(part) >= _SHORTEST_SECRET or part == text and text]

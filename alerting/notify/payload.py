@@ -55,10 +55,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 def exec_json(notification: Notification) -> bytes:
     """The webhook body and what Alertmanager's has not: for scripts of ours."""
     digest = {
-        "digest": [
-            {**alert_json(entry.alert), "fired": entry.fired, "resolved": entry.resolved}
-            for entry in notification.entries
-        ],
+XX
         "notes": [{"at": rfc3339(note.at), "good": note.is_good, "text": note.text} for note in notification.notes],
     }
     extra = digest if notification.kind == "digest" else {}

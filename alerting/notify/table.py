@@ -21,7 +21,7 @@ NOTIFIERS: Mapping[str, tuple[str, str]] = {
 
 
 def notifier_class(kind: str) -> type[Any]:
-    """The dataclass of a kind of notifier; its instances satisfy Notifier. Raise KeyError for a kind there is none of."""
+    """The dataclass of a kind of notifier; its instances satisfy Notifier. Raise KeyError for an unknown kind."""
     module, name = NOTIFIERS[kind]
     found: type[Any] = getattr(importlib.import_module(module), name)
     return found

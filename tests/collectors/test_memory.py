@@ -89,9 +89,21 @@ def test_reads_changes_through_the_kept_descriptor(tmp_path: Path) -> None:
 
 def test_every_shared_line_is_read_by_its_position() -> None:
     shared = [name for name in MEM.names if name[0].isupper()]
-    mem, _ = memory_of("".join(f"{name.removesuffix('_bytes')}: {at} kB\n" for at, name in enumerate(shared, 1)))
-    expected = {name: at * KIB for at, name in enumerate(shared, 1) if name.endswith("_bytes")}
-    assert {name: mem[name] for name in expected} == expected
+    lines = {name: f"{name.removesuffix('_bytes')}: {at}{' kB' * name.endswith('_bytes')}\n"
+             for at, name in enumerate(shared, 1)}  # fmt: skip
+    mem, _ = memory_of("".join(lines.values()))
+    assert {name: mem[name] for name in shared} == {
+        name: at * (KIB if name.endswith("_bytes") else 1) for at, name in enumerate(shared, 1)
+    }
+
+
+def test_huge_pages_are_counted_in_pages_under_both_names() -> None:
+    mem, meminfo = memory_of("MemTotal: 100 kB\nHugePages_Total:   8\nHugePages_Free:   3\nHugePages_Rsvd:   1\n")
+    names = {field.influx: field.prom for field in MEM.fields if field.influx and field.influx.startswith("huge_pages")}
+    assert names == {"huge_pages_total": "node_memory_HugePages_Total", "huge_pages_free": "node_memory_HugePages_Free"}
+    assert (mem["HugePages_Total"], mem["HugePages_Free"]) == (8, 3)
+    assert meminfo["HugePages_Rsvd"] == 1
+    assert "HugePages_Total" not in meminfo
 
 
 def memory_of(meminfo: str) -> tuple[dict[str, object], dict[str, object]]:

@@ -1,0 +1,193 @@
+"""Bytes from one pipe to several takers, counted and hashed on the way.
+
+Each taker works on a lane of its own behind a short queue, so that one that fails or hangs is dropped and the others
+do not notice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from backup.children import Guard
+from backup.errors import SourceFailed, Stopped, TargetFailed
+
+READ_BYTES = 1 << 20
+_QUEUED = 4  # reads that may wait for one taker: what bounds our memory
+_PROGRESS_S = 1.0
+
+
+class Taker(Protocol):
+    """What takes the bytes; it may raise anything."""
+
+    def write(self, chunk: bytes) -> None:
+        """Take all of the chunk."""
+        ...
+
+    def finish(self) -> None:
+        """All has been written: make it last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What went through."""
+
+    size: int
+    sha256: str
+
+
+class Lane:
+    """A thread that hands chunks to one taker. `error` is why it stopped; None while all is well."""
+
+    def __init__(self, name: str, taker: Taker) -> None:
+        self.name = name
+        self.error: Exception | None = None
+        self._taker = taker
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            if self.error is None:
+                self._try(lambda taken=chunk: self._taker.write(taken))  # type: ignore[misc]
+        if self.error is None:
+            self._try(self._taker.finish)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever a taker raises is its own, and its owner reads `error`
+            self.error = error
+
+    def give(self, chunk: bytes, stall_s: float) -> None:
+        """Queue a chunk; after `stall_s` without taking anything the lane is given up."""
+        if self.error is None:
+            try:
+                self._queue.put(chunk, timeout=stall_s)
+            except queue.Full:
+                self._give_up(stall_s)
+
+    def end(self, stall_s: float, *, is_whole: bool) -> None:
+        """Wait until the taker has finished. `is_whole` False: what it got is not all, so it must not finish."""
+        if not is_whole:
+            self.error = self.error or Stopped(f"{self.name}: the stream broke off")
+        try:
+            self._queue.put(None, timeout=stall_s)
+        except queue.Full:
+            self._give_up(stall_s)
+            return
+        self._thread.join(stall_s)
+        if self._thread.is_alive():
+            self._give_up(stall_s)
+
+    def _give_up(self, stall_s: float) -> None:
+        # The thread cannot be interrupted; it is a daemon thread and ends with the process.
+        self.error = self.error or TargetFailed(f"{self.name}: took nothing for {stall_s:g} s")
+
+
+class PipeTaker:
+    """Writes into a pipe; owns the descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, chunk: bytes) -> None:
+        write_all(self._descriptor, chunk)
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close once, so that the reader sees the end."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def write_all(descriptor: int, chunk: bytes) -> None:
+    """Write all of it; the kernel may take less at a time."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@dataclass(slots=True)
+class Pace:
+    """Holds a stream to so many bytes a second; None does not."""
+
+    rate: int | None
+    guard: Guard
+
+    def keep(self, size: int, started_at: float) -> None:
+        """Wait until `size` bytes since `started_at` (monotonic) are no more than the rate allows. Raise Stopped."""
+        if self.rate:
+            ahead_s = size / self.rate - (monotonic() - started_at)
+            if ahead_s > 0:
+                self.guard.wait(ahead_s)
+
+
+def relay(descriptor: int, lanes: Sequence[Lane], guard: Guard, *, rate: int | None = None, stall_s: float = 600.0,
+          on_progress: Callable[[int], None] | None = None) -> Digest:  # fmt: skip
+    """Read the pipe to its end and give every lane all of it; the lanes are ended by the caller.
+
+    Raise SourceFailed when nothing comes for `stall_s`, TargetFailed when no lane is left, Stopped.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    started_at = told_at = monotonic()
+    pace = Pace(rate, guard)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    while True:
+        if not poll.poll(stall_s * 1000):
+            guard.check()
+            raise SourceFailed(f"no byte came for {stall_s:g} s; the program hangs, or limits.stall is too short")
+        chunk = os.read(descriptor, READ_BYTES)
+        if not chunk:
+            guard.check()
+            return Digest(size, digest.hexdigest())
+        digest.update(chunk)
+        size += len(chunk)
+        for lane in lanes:
+            lane.give(chunk, stall_s)
+        if all(lane.error is not None for lane in lanes):
+            raise TargetFailed("; ".join(f"{lane.name}: {lane.error}" for lane in lanes))
+        pace.keep(size, started_at)
+        if on_progress is not None and (now := monotonic()) - told_at >= _PROGRESS_S:
+            told_at = now
+            on_progress(size)
+
+
+class Meter:
+    """Moves bytes from one pipe to another inside the kernel, on a thread, and counts them. Owns both ends."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self.size = 0
+        self._ends = (source, sink)
+        self._thread = threading.Thread(target=self._work, name="meter", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        source, sink = self._ends
+        try:
+            while moved := os.splice(source, sink, READ_BYTES):
+                self.size += moved
+        except OSError:
+            pass  # the reader has gone; its exit status says why
+        finally:
+            os.close(source)
+            os.close(sink)
+
+    def wait(self) -> int:
+        """The bytes that went through, once the writer has closed its end."""
+        self._thread.join()
+        return self.size

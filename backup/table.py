@@ -1,0 +1,17 @@
+"""The names of our sources and targets. A class is imported when a job uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SOURCES: Mapping[str, str] = {
+    "files": "backup.sources.files:Files",
+    "sqlite": "backup.sources.sqlite:SQLite",
+    "command": "backup.sources.command:Command",
+}
+TARGETS: Mapping[str, str] = {
+    "local": "backup.targets.local:Local",
+}
+# Entry-point groups in which other packages offer more of each.
+SOURCE_GROUP = "vigilhost.backup_sources"
+TARGET_GROUP = "vigilhost.backup_targets"

@@ -1,0 +1,1 @@
+"""Where copies can be kept: one file per kind of place."""
