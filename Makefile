@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: run test env dev-env servers lint types imports unit bench proof lock clean help
+.PHONY: run test env dev-env servers lint types imports unit bench proof docs golden lock clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -44,6 +44,14 @@ imports:
 
 unit:
 	$(BIN)/pytest -q
+
+bench: dev-env servers ## the agent for a minute beside node_exporter and collectd, then the parts
+	$(BIN)/python -m benchmarks.agent
+	$(BIN)/pytest -q benchmarks --benchmark-only
+
+docs: dev-env    ## write the generated pages of the manual anew
+	$(BIN)/python -m agent.config.reference > docs/configuration.md
+	$(BIN)/python -m agent.metrics_reference > docs/metrics.md
 
 lock:            ## write the lock files anew (needs uv)
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock

@@ -17,6 +17,7 @@ from agent.config import ConfigError, Entry, Loaded, Settings
 from agent.control import ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
 from agent.core.model import Tick
+from agent.core.stat_helper import StatHelper
 from agent.health import health_of
 from agent.http.app import build as build_app
 from agent.http.server import Server, bind
@@ -47,6 +48,7 @@ class Daemon:
         self._exposition = Exposition()
         self._scheduler = Scheduler(self._clock, self._hub.publish, self._hub.forget)
         self._entries: dict[str, Entry] = {}
+        self._stat_helper = StatHelper()  # outlives reloads: a stuck mount stays known
         self._keeper: JournalKeeper | None = None
         self._sinks: SinkSet | None = None
         self._server: tuple[Server, asyncio.Task[None]] | None = None
@@ -105,6 +107,7 @@ class Daemon:
             sdnotify.notify("STOPPING=1")
             watching.cancel()
             scheduling.cancel()
+            self._stat_helper.close()
             await self._sinks.stop(FLUSH_AT_STOP_S)
             await self._stop_serving()
             if not await asyncio.to_thread(keeper.stop, STOP_JOURNAL_S):
@@ -205,7 +208,7 @@ class Daemon:
             if running is not None and is_same_host and self._entries.get(name) == entry:
                 tasks[name] = running
                 continue
-            collector = entry.build(host=host)
+            collector = entry.build(host=host, stat_remote=self._stat_helper)
             if isinstance(collector, SelfMetrics):
                 collector.scheduler, collector.sink_stats, collector.journal = (
                     self._scheduler,

@@ -77,7 +77,7 @@ def _writer(format: Format) -> Callable[[Event], None]:
         format = "journal" if under_systemd else "console" if sys.stderr.isatty() else "json"
         if not under_systemd and "JOURNAL_STREAM" not in os.environ and not sys.stderr.isatty():
             format = "console"  # a pipe or a file: people read it
-    return {"console": _console, "json": _json, "journal": _Journal().write}[format]
+    return {"console": _console, "json": _json, "journal": _journal}[format]
 
 
 def _console(event: Event) -> None:
@@ -101,23 +101,20 @@ def _print(text: str) -> None:
         pass  # the terminal is gone; the daemon goes on
 
 
-class _Journal:
-    """Sends events to journald; falls back to prefixed lines on standard error while it is not there."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-
-    def write(self, event: Event) -> None:
-        priority = _PRIORITY.get(event.get("level", "info"), 6)
-        fields = {"MESSAGE": line_of(event), "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "vigilhost"}
-        for key, value in event.items():
-            fields[_field_name(key)] = str(value)
-        if "traceback" in event:
-            fields["MESSAGE"] += "\n" + event["traceback"]
-        try:
-            self._socket.sendto(b"".join(_field(name, text) for name, text in fields.items()), _JOURNAL_SOCKET)
-        except OSError:
-            _print(f"<{priority}>{line_of(event)}")
+def _journal(event: Event) -> None:
+    """Send to journald; while it is not there, a prefixed line on standard error."""
+    priority = _PRIORITY.get(event.get("level", "info"), 6)
+    fields = {"MESSAGE": line_of(event), "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "vigilhost"}
+    for key, value in event.items():
+        fields[_field_name(key)] = str(value)
+    if "traceback" in event:
+        fields["MESSAGE"] += "\n" + event["traceback"]
+    try:
+        # A socket an event: events are rare, and journald may have been restarted since the last one.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.sendto(b"".join(_field(name, text) for name, text in fields.items()), _JOURNAL_SOCKET)
+    except OSError:
+        _print(f"<{priority}>{line_of(event)}")
 
 
 def _field_name(key: str) -> str:

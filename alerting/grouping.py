@@ -130,7 +130,7 @@ class Dispatcher:
     def look_again(self, now: float) -> None:
         """Something that mutes has changed (a silence came or went): judge all groups anew at once."""
         for group in self._groups.values():
-            if group.flushed_at is not None and (group.muted or len(group.told) < len(group.alerts)):
+            if group.flushed_at is not None:
                 group.next_at = min(group.next_at, now)
 
     def due(self, now: float, judge: Judge = nothing_muted) -> list[Decision]:

@@ -105,8 +105,11 @@ def at_wall_time(day: date, minute: int, zone: tzinfo) -> float:
 
 @cache
 def find_zone(name: str) -> ZoneInfo:
-    """The time zone. Raise ValueError when there is none of that name."""
+    """The time zone; `Local` is this host's. Raise ValueError when there is none of that name."""
     try:
+        if name == "Local":
+            with open("/etc/localtime", "rb") as file:
+                return ZoneInfo.from_file(file, key="Local")
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"{name!r} is not a time zone; write it like Europe/Berlin or UTC") from error
@@ -123,7 +126,7 @@ def parse_interval(raw: Mapping[str, Any], where: str) -> TimeInterval:
             raise ValueError(f"{where}.{key}: no such key; one of {', '.join(sorted(known))} would be right")
     zone = str(raw.get("location", "UTC"))
     try:
-        find_zone("UTC" if zone == "Local" else zone)
+        find_zone(zone)
     except ValueError as error:
         raise ValueError(f"{where}.location: {error}") from error
     return TimeInterval(

@@ -20,7 +20,7 @@ from agent.core.errors import Rejected, Retryable
 from agent.core.options import option
 from agent.core.units import Seconds, format_duration
 from alerting.grouping import Decision
-from alerting.notify.merge import merged, summary
+from alerting.notify.merge import SUMMARY_KEY, merged, summary
 from alerting.notify.message import Notification, Notifier, SentReceipt
 
 T = TypeVar("T")
@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS messages (
     provider_id TEXT,
     error TEXT NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX IF NOT EXISTS messages_waiting ON messages (receiver, group_key) WHERE state IN ('queued', 'sending');
+CREATE INDEX IF NOT EXISTS messages_queued ON messages (receiver, group_key) WHERE state = 'queued';
+CREATE INDEX IF NOT EXISTS messages_sending ON messages (receiver) WHERE state = 'sending';
 CREATE INDEX IF NOT EXISTS messages_done ON messages (receiver, done_at) WHERE done_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS threads (
     receiver TEXT NOT NULL, group_key TEXT NOT NULL, provider_id TEXT NOT NULL, at REAL NOT NULL,
@@ -100,11 +101,20 @@ Outcome = SentReceipt | Retryable | Rejected
 
 
 def attempt(notifier: Notifier, claimed: Claimed) -> Outcome:
-    """Send one message, blocking. What is raised for it to be tried again or never again comes back as a value."""
+    """Send one message, blocking. What is raised for it to be tried again or never again comes back as a value.
+
+    A notifier's own mistake comes back too, as a Retryable with it as the cause: the receiver must not stay blocked.
+    """
     try:
         return notifier.send(claimed.notification, claimed.previous)
     except (Retryable, Rejected) as error:
         return error
+    except Exception as error:  # noqa: BLE001
+        failure = Retryable(
+            f"{notifier.kind}: it failed in itself: {type(error).__name__}", kind="bug", is_lasting=True
+        )
+        failure.__cause__ = error
+        return failure
 
 
 class Outbox:
@@ -284,8 +294,9 @@ class Outbox:
     def _delivered(self, claimed: Claimed, receipt: SentReceipt, now: float) -> None:
         note = claimed.notification
         self._end(claimed.id, "sent", now, provider_id=receipt.provider_id)
-        self._db.execute("DELETE FROM receivers WHERE receiver = ?", (note.receiver,))
-        if note.status == "resolved" or not receipt.provider_id:
+        self._db.execute("INSERT OR REPLACE INTO receivers VALUES (?, 0, ?)", (note.receiver, now + receipt.rest))
+        has_thread = note.kind == "alerts" and note.group_key != SUMMARY_KEY and note.status == "firing"
+        if not has_thread or not receipt.provider_id:
             self._db.execute(
                 "DELETE FROM threads WHERE receiver = ? AND group_key = ?", (note.receiver, note.group_key)
             )

@@ -69,6 +69,15 @@ class Route:
             yield from child.walk()
 
 
+def default_tree(receiver: str) -> dict[str, Any]:
+    """The tree of who configures a receiver and nothing else: critical alerts at once, the others gathered first."""
+    return {
+        "receiver": receiver,
+        "group_by": ["alertname", "instance"],
+        "routes": [{"matchers": ['severity=~"critical|page"'], "group_wait": "0s"}],
+    }
+
+
 def parse_route(
     raw: Mapping[str, Any], receivers: Collection[str], intervals: Collection[str], where: str = "alerting.route"
 ) -> Route:

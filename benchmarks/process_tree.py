@@ -5,7 +5,7 @@ CPU comes from schedstat (nanoseconds on a CPU, per thread); utime and stime of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,23 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Used since the processes began, and the memory they hold now."""
+    """Used since the processes began."""
 
     cpu_ns: int
     switches: int  # voluntary and involuntary, of all threads
     written: int  # bytes the processes caused to be sent to the disk, page cache written later included
-    rss: int  # bytes, shared pages counted in each process
-    pss: int  # bytes, shared pages divided among those who share them
 
     def since(self, before: Use) -> Use:
-        """What was used between `before` and now; memory as it is now."""
-        return Use(
-            self.cpu_ns - before.cpu_ns,
-            self.switches - before.switches,
-            self.written - before.written,
-            self.rss,
-            self.pss,
-        )
+        """What was used between `before` and now."""
+        return Use(self.cpu_ns - before.cpu_ns, self.switches - before.switches, self.written - before.written)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes held now."""
+
+    rss: int  # shared pages counted in each process
+    pss: int  # shared pages divided among those who share them
 
 
 def parse_schedstat(text: str) -> int:
@@ -66,43 +66,54 @@ class ProcessTree:
         self._cpu_ns: dict[tuple[int, int], int] = {}  # by process and thread id
         self._switches: dict[tuple[int, int], int] = {}
         self._written: dict[int, int] = {}
-        self.names: dict[tuple[int, int], str] = {}
+        self._names: dict[tuple[int, int], str] = {}
 
     def look(self) -> Use:
         """What has been used up to now. Raise ProcessLookupError when the first process has ended."""
         if not (self._proc / str(self._pid)).exists():
             raise ProcessLookupError(f"process {self._pid} has ended")
-        rss = pss = 0
         for pid in [self._pid, *self._descendants()]:
             try:
-                rss_here, pss_here = self._look_at(pid)
+                self._look_at(pid)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has just ended
-            rss += rss_here
-            pss += pss_here
-        return Use(sum(self._cpu_ns.values()), sum(self._switches.values()), sum(self._written.values()), rss, pss)
+        return Use(sum(self._cpu_ns.values()), sum(self._switches.values()), sum(self._written.values()))
+
+    def cpu_of_first(self) -> int:
+        """Nanoseconds of the first process alone, without its descendants and without what has ended: a quick look."""
+        threads = (self._proc / str(self._pid) / "task").iterdir()
+        return sum(parse_schedstat((thread / "schedstat").read_text()) for thread in threads)
+
+    def memory(self) -> Memory:
+        """What the processes hold now."""
+        rss = pss = 0
+        for pid in [self._pid, *self._descendants()]:
+            base = self._proc / str(pid)
+            try:
+                rss += parse_status((base / "status").read_text()).get("VmRSS", 0)
+                pss += parse_status((base / "smaps_rollup").read_text()).get("Pss", 0)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+        return Memory(rss * 1024, pss * 1024)
 
     def cpu_by_thread(self) -> dict[str, int]:
-        """Nanoseconds by thread, as of the last look; the name says which."""
-        return {f"{self.names[key]} ({key[1]})": ns for key, ns in self._cpu_ns.items()}
+        """Nanoseconds by thread, as of the last look."""
+        return {f"{self._names[key]} ({key[1]})": ns for key, ns in self._cpu_ns.items()}
 
-    def _descendants(self) -> Iterable[int]:
+    def _descendants(self) -> list[int]:
         try:
             return [child.pid for child in psutil.Process(self._pid).children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
 
-    def _look_at(self, pid: int) -> tuple[int, int]:
+    def _look_at(self, pid: int) -> None:
         base = self._proc / str(pid)
         for thread in (base / "task").iterdir():
             key = (pid, int(thread.name))
             try:
                 self._cpu_ns[key] = parse_schedstat((thread / "schedstat").read_text())
                 self._switches[key] = switches_of(parse_status((thread / "status").read_text()))
-                self.names[key] = (thread / "comm").read_text().strip()
+                self._names[key] = (thread / "comm").read_text().strip()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # the thread has just ended
         self._written[pid] = parse_status((base / "io").read_text())["write_bytes"]
-        rss = parse_status((base / "status").read_text()).get("VmRSS", 0)
-        pss = parse_status((base / "smaps_rollup").read_text()).get("Pss", 0)
-        return rss * 1024, pss * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import math
 import threading
@@ -82,7 +83,7 @@ class Scraper:
         return self._interval - past
 
     def _scrape(self) -> Scrape:
-        before = self._tree.look().cpu_ns
+        before = self._tree.cpu_of_first()
         at, begun = time.time(), time.perf_counter()
         self._connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
         response = self._connection.getresponse()
@@ -91,9 +92,7 @@ class Scraper:
         if response.status != 200:
             raise ValueError(f"/metrics answered {response.status}")
         time.sleep(_SETTLED_S)
-        cpu_ns = self._tree.look().cpu_ns - before
+        cpu_ns = self._tree.cpu_of_first() - before
         if response.getheader("Content-Encoding") == "gzip":
-            import gzip
-
             body = gzip.decompress(body)
         return Scrape(at, took, count_samples(body), cpu_ns)

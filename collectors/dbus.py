@@ -70,6 +70,9 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def calls(self, calls: Sequence[Call]) -> list[list[Any] | DBusError]:
         """The answers' values, or the error each call was answered with, in the order of the calls.
 

@@ -182,6 +182,9 @@ class Processes:
             os.close(self._proc_fd)
             self._proc_fd = -1
 
+    def __del__(self) -> None:
+        self.close()
+
     def _scan(self) -> list[_Known]:
         """Every process that can be read, with what it was at the last scan."""
         pids = self._pids()
@@ -209,6 +212,8 @@ class Processes:
                 self._proc_fd = os.open(self.host.proc_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             return [name for name in os.listdir(self._proc_fd) if name.isdigit()]
         except OSError as error:
+            if error.errno in _OUT_OF_DESCRIPTORS and self._give_back_all():
+                return self._pids()
             raise source_error(error) from error
 
     def _read(self, pid: str, process: _Known) -> bytes:

@@ -91,6 +91,9 @@ class Prometheus:
     _now: Callable[[], float] = field(init=False, default=time.monotonic)
 
     def __post_init__(self) -> None:
+        """Raise ValueError when two targets have one address."""
+        if len({target.url for target in self.targets}) < len(self.targets):
+            raise ValueError("targets: two of them have the same url")
         self.timeout = 2.0 + rounds(len(self.targets)) * max((target.timeout for target in self.targets), default=0.0)
         self._series = SampleGroups((TARGET,), _RESERVED)
 

@@ -81,7 +81,11 @@ def run_program(argv: Sequence[str], environment: Mapping[str, str], deadline: f
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
         raise SourceError(f"{argv[0]}: cannot be started: {reason}") from error
-    reader = _Reader(child, most_output)
+    try:
+        reader = _Reader(child, most_output)
+    except OSError as error:  # out of descriptors
+        _end(child)
+        raise SourceError(f"{argv[0]}: cannot be watched: {os.strerror(error.errno or 0).lower()}") from error
     try:
         reader.read_until(time.monotonic() + deadline)
         is_late = not reader.is_over and not reader.has_flooded
@@ -114,8 +118,12 @@ class _Reader:
         self.has_flooded = False
         self._left = most
         self._pipes: list[IO[bytes]] = [child.stdout, child.stderr]
-        self._pid_fd = os.pidfd_open(child.pid)
         self._selector = selectors.DefaultSelector()
+        try:
+            self._pid_fd = os.pidfd_open(child.pid)
+        except OSError:
+            self._selector.close()
+            raise
         self._selector.register(self._pid_fd, selectors.EVENT_READ)
         for pipe in self._pipes:
             os.set_blocking(pipe.fileno(), False)
@@ -154,14 +162,15 @@ class _Reader:
     def close(self) -> None:
         self._selector.close()
         os.close(self._pid_fd)
-        for pipe in self._pipes:
-            pipe.close()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the child's process group, and reap the child. Raise StillRunning when it does not go."""
     # Until it is waited for, the child's id, which is also the group's, belongs to nobody else.
     _signal_group(child.pid, signal.SIGKILL)
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
     try:
         child.wait(UNKILLABLE)
     except subprocess.TimeoutExpired:

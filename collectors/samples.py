@@ -2,19 +2,20 @@
 
 In line protocol a metric looks as Telegraf's `prometheus` input writes it (metric_version = 1): the measurement is the
 metric's name, the field is `counter`, `gauge` or `value`; a histogram has one field a bucket, a summary one a quantile,
-both `count` and `sum`. On /metrics each sample is a series of its own name; the parts of histograms and summaries that
-only grow are counters.
+both `count` and `sum`. On /metrics each sample is a series of its own name; the parts of a histogram or summary stay
+one family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agent.core.model import Field, Group, Kind, Reading, Tag, Value, counter, gauge, untyped
+from agent.core.model import Field, Group, Reading, Tag, Value, counter, gauge, histogram_part, summary_part, untyped
 from collectors.prom_text import Family, Sample
 
 _INFLUX_FIELD = {"counter": "counter", "gauge": "gauge", "untyped": "value"}
 _DECLARE = {"counter": counter, "gauge": gauge, "untyped": untyped}
+_PARTS = {"histogram": histogram_part, "summary": summary_part}
 _SPARE_GROUPS = 256  # groups out of use that may stay before they are forgotten
 
 Rows = dict[tuple[Group, tuple[str, ...]], tuple[Value, ...]]
@@ -82,12 +83,10 @@ class SampleGroups:
     def _add_parts(self, rows: Rows, family: Family, values: tuple[str, ...]) -> None:
         """The series of a histogram or summary as /metrics shows them."""
         for sample in family.samples:
-            # A quantile goes up and down; everything else only grows.
-            kind: Kind = "gauge" if sample.name == family.name else "counter"
-            shape = (sample.name, kind, sample.label_names, ("/metrics",))
+            shape = (sample.name, family.type, sample.label_names, ("/metrics",))
             group = self._groups.get(shape)
             if group is None:
-                one = _DECLARE[kind]("value", "value", _help(family), prom=sample.name)
+                one = _PARTS[family.type]("value", "value", _help(family), prom=sample.name, family=family.name)
                 group = self._group(shape, sample.name, (one,), sample.label_names)
             self._used.add(shape)
             rows[group, values + sample.label_values] = (sample.value,)

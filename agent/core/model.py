@@ -90,6 +90,8 @@ def _field(
 gauge = partial(_field, "gauge")  # goes up and down
 counter = partial(_field, "counter")  # only grows, or starts again from zero
 untyped = partial(_field, "untyped")  # the source does not tell (node_exporter's vmstat and netstat)
+histogram_part = partial(_field, "histogram")  # a bucket, the sum or the count; `family` names the whole
+summary_part = partial(_field, "summary")  # a quantile, the sum or the count; `family` names the whole
 
 
 class Tag(NamedTuple):

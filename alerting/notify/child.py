@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -29,16 +30,17 @@ def run_child(
             )  # fmt: skip
         except OSError as error:
             return 127, str(error.strerror)
+        exited = os.pidfd_open(child.pid)
         try:
-            status: int | None = child.wait(deadline)
-        except subprocess.TimeoutExpired:
-            status = None
+            in_time = bool(select.select([exited], [], [], deadline)[0])
         finally:
-            _end_group(child.pid)  # also what a child that is done left running
-            child.wait()
+            os.close(exited)
+            # what a child that is done left running ends too; the child is not yet reaped, so the group is still ours
+            _end_group(child.pid)
+            status = child.wait()
         size = written.seek(0, os.SEEK_END)
         written.seek(max(0, size - _SHOWN))
-        return status, " ".join(written.read(_SHOWN).decode("utf-8", "replace").split())
+        return status if in_time else None, " ".join(written.read(_SHOWN).decode("utf-8", "replace").split())
 
 
 def _end_group(group: int) -> None:

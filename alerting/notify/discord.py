@@ -13,7 +13,7 @@ from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
 from alerting.notify import render
-from alerting.notify.http import check, post_json
+from alerting.notify.http import Answer, asked_wait, check, post_json
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_TITLE, _LONGEST_TEXT, _LONGEST_CONTENT = 256, 4096, 2000
@@ -35,24 +35,24 @@ class Discord:
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:
         url = self.webhook_url.reveal().rstrip("/")
         message = self._message(notification)
-        if previous and notification.status == "resolved" and notification.kind == "alerts":
+        if previous and previous.isdigit() and notification.status == "resolved" and notification.kind == "alerts":
             try:
-                self._call("PATCH", f"{url}/messages/{previous}", message)
-                return SentReceipt(previous, "edited")
+                answer = self._call("PATCH", f"{url}/messages/{previous}", message)
+                return SentReceipt(previous, "edited", _rest(answer))
             except Rejected as error:
                 if error.kind != "http_404":  # someone deleted it: post anew
                     raise
-        told = self._call("POST", f"{url}?wait=true", message)
-        return SentReceipt(str(told["id"]) if "id" in told else None, "posted")
+        answer = self._call("POST", f"{url}?wait=true", message)
+        told = answer.told()
+        return SentReceipt(str(told["id"]) if "id" in told else None, "posted", _rest(answer))
 
     def preview(self, notification: Notification) -> str:
         (embed,) = self._message(notification)["embeds"]
         return f"{embed['title']}\n\n{embed['description']}"
 
-    def _call(self, method: str, url: str, message: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, method: str, url: str, message: dict[str, Any]) -> Answer:
         answer = post_json(url, message, self.deadline, method=method, ca_file=self.ca_file)
-        told = check("discord", answer, (self.webhook_url,)).json()
-        return told if isinstance(told, dict) else {}
+        return check("discord", answer, (self.webhook_url,))
 
     def _message(self, notification: Notification) -> dict[str, Any]:
         is_firing = notification.status == "firing" and notification.kind != "digest"
@@ -73,3 +73,8 @@ class Discord:
             "allowed_mentions": {"parse": allowed},
             **named,
         }
+
+
+def _rest(answer: Answer) -> float:
+    """Seconds to leave the webhook alone: it says when this was the last request of its window."""
+    return (asked_wait(answer) or 0.0) if answer.headers.get("x-ratelimit-remaining") == "0" else 0.0

@@ -107,7 +107,8 @@ class Email:
         message["From"] = self.sender
         message["To"] = ", ".join(self.to)
         message["Date"] = format_datetime(datetime.fromtimestamp(notification.at, UTC))
-        message["Message-ID"] = f"<{notification.message_id}@{domain}>"
+        own_id = notification.message_id or f"{notification.thread_id}.{notification.at:.3f}"
+        message["Message-ID"] = f"<{own_id}@{domain}>"
         message["In-Reply-To"] = thread
         message["References"] = thread
         message["Auto-Submitted"] = "auto-generated"

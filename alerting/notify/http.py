@@ -32,12 +32,13 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
-        """The body as JSON; an empty object where it is none."""
+    def told(self) -> dict[str, Any]:
+        """The JSON object in the body; empty where there is none."""
         try:
-            return json.loads(self.body)
+            found = json.loads(self.body)
         except ValueError:
             return {}
+        return found if isinstance(found, dict) else {}
 
 
 def request(
@@ -110,9 +111,9 @@ def check(who: str, answer: Answer, secrets: Iterable[Secret] = ()) -> Answer:
 
 def asked_wait(answer: Answer) -> float | None:
     """Seconds the other side asks us to wait, from any of the ways services say it; None when it does not."""
-    body = answer.json()
-    found = body.get("retry_after") if isinstance(body, dict) else None  # Discord, in seconds
-    if found is None and isinstance(body, dict) and isinstance(body.get("parameters"), dict):
+    body = answer.told()
+    found = body.get("retry_after")  # Discord, in seconds
+    if found is None and isinstance(body.get("parameters"), dict):
         found = body["parameters"].get("retry_after")  # Telegram
     text = answer.headers.get("retry-after") if found is None else str(found)
     text = answer.headers.get("x-ratelimit-reset-after") if text is None else text
@@ -142,4 +143,4 @@ def _secret_words(secret: Secret) -> list[str]:
     """The secret, and of an address its parts too: a server may say which path it does not know."""
     text = secret.reveal()
     parts = urlsplit(text).path.split("/") + urlsplit(text).query.split("&") if "://" in text else [text]
-    return [part for part in (text, *parts) if len(part) >= _SHORTEST_SECRET or part == text and text]
+    return [part for part in (text, *parts) if len(part) >= _SHORTEST_SECRET or (part == text and text)]

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from alerting.notify.message import Alert, DigestEntry, Notification
 
-_MOST_ALERTS = 200  # in a summary of many groups
+SUMMARY_KEY = "summary"  # the group key of a message about many groups
+_MOST_ALERTS = 200  # in one
 
 
 def merged(older: Notification, newer: Notification) -> Notification:
@@ -51,6 +52,6 @@ def summary(notifications: Iterable[Notification], receiver: str, now: float) ->
                 left_out += 1
     alerts = (*firing.values(), *resolved.values())
     return Notification(
-        receiver, "summary", alerts[:_MOST_ALERTS], now, (), external_url, zone,
+        receiver, SUMMARY_KEY, alerts[:_MOST_ALERTS], now, (), external_url, zone,
         reason=f"{groups} groups at once", truncated_alerts=left_out + max(0, len(alerts) - _MOST_ALERTS),
     )  # fmt: skip

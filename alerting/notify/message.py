@@ -149,6 +149,7 @@ class SentReceipt:
 
     provider_id: str | None = None
     detail: str = ""  # one line for the log: `200 ok`
+    rest: float = 0.0  # seconds to send nothing more to this receiver
 
 
 class Notifier(Protocol):

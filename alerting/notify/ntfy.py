@@ -34,8 +34,8 @@ class Ntfy:
         headers = {"Authorization": f"Bearer {self.token.reveal()}"} if self.token else {}
         message = self._message(notification)
         answer = post_json(self.server_url, message, self.deadline, headers, ca_file=self.ca_file)
-        told = check("ntfy", answer, (self.token,)).json()
-        return SentReceipt(str(told["id"]) if isinstance(told, dict) and "id" in told else None, "published")
+        told = check("ntfy", answer, (self.token,)).told()
+        return SentReceipt(str(told["id"]) if "id" in told else None, "published")
 
     def preview(self, notification: Notification) -> str:
         message = self._message(notification)

@@ -48,7 +48,7 @@ class PagerDuty:
 
     def _event(self, notification: Notification) -> dict[str, Any]:
         event: dict[str, Any] = {"dedup_key": dedup_key(notification)}
-        if notification.status == "resolved" and notification.kind == "alerts":
+        if notification.status == "resolved" and notification.kind != "digest":
             return event | {"event_action": "resolve"}
         words = [value_of(alert.labels, "severity").lower() for alert in notification.firing]
         known = [_SEVERITIES[word] for word in words if word in _SEVERITIES]

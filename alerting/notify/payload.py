@@ -55,7 +55,10 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 def exec_json(notification: Notification) -> bytes:
     """The webhook body and what Alertmanager's has not: for scripts of ours."""
     digest = {
-XX
+        "digest": [
+            alert_json(entry.alert) | {"fired": entry.fired, "resolved": entry.resolved}
+            for entry in notification.entries
+        ],
         "notes": [{"at": rfc3339(note.at), "good": note.is_good, "text": note.text} for note in notification.notes],
     }
     extra = digest if notification.kind == "digest" else {}
@@ -69,7 +72,7 @@ def expand(template: Template, notification: Notification) -> str:
 
 
 def message_data(notification: Notification) -> Struct:
-    """`.Status`, `.Alerts.Firing`, `.CommonLabels.SortedPairs` and the others, as Alertmanager's templates have them."""
+    """`.Status`, `.Alerts.Firing`, `.CommonLabels.SortedPairs` and the others, as in Alertmanager's templates."""
     return Struct("template.Data", {
         "Receiver": notification.receiver,
         "Status": notification.status,

@@ -38,7 +38,7 @@ def title(notification: Notification) -> str:
 
 
 def _digest_title(notification: Notification) -> str:
-    firing = len(notification.alerts) + notification.truncated_alerts
+    firing = sum(entry.alert.is_firing for entry in notification.entries) + notification.truncated_alerts
     fired = sum(entry.fired for entry in notification.entries)
     failed = sum(not note.is_good for note in notification.notes)
     day = when(notification.at, notification.zone)[:10]
@@ -181,23 +181,23 @@ def fit(
     gap: str = "\n\n",
 ) -> str:
     """Blocks one below the other, as many as go into `limit`; the last line says how many are missing."""
+    whole = gap.join(blocks)
+    if limit is None or (not already_missing and length(whole) <= limit):
+        return gap.join([*blocks, _missing(already_missing)]) if already_missing else whole
+    room = limit - length(gap) - length(_missing(len(blocks) + already_missing))
     shown: list[str] = []
     used = 0
-    reserve = length(gap) + length(_missing(len(blocks) + already_missing))
-    for at, block in enumerate(blocks):
-        is_last = at == len(blocks) - 1 and not already_missing
+    for block in blocks:
         cost = length(block) + (length(gap) if shown else 0)
-        if limit is not None and used + cost > limit - (0 if is_last else reserve):
-            if not shown:
-                shown.append(shorten(block, limit - (0 if is_last else reserve), length))
-                at += 1  # noqa: PLW2901  # this one is shown, cut
-            already_missing += len(blocks) - at
+        if used + cost > room:
             break
         shown.append(block)
         used += cost
-    if already_missing:
-        shown.append(_missing(already_missing))
-    return gap.join(shown)
+    if blocks and not shown:
+        only = len(blocks) == 1 and not already_missing
+        shown = [shorten(blocks[0], limit if only else room, length)]
+    missing = len(blocks) - len(shown) + already_missing
+    return gap.join([one for one in shown if one] + ([_missing(missing)] if missing else []))
 
 
 def _missing(count: int) -> str:

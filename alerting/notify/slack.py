@@ -17,6 +17,7 @@ from alerting.notify.http import Answer, asked_wait, check, post_json
 from alerting.notify.message import Notification, SentReceipt
 
 _MOST_SECTIONS = 40
+_REST_S = 1.0
 _LONGEST_SECTION = 3000
 _LONGEST_HEADER = 150
 _PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable",
@@ -48,14 +49,14 @@ class Slack:
         message = slack_message(notification)
         if self.webhook_url:
             answer = check("slack", self._post(self.webhook_url.reveal(), message), (self.webhook_url,))
-            return SentReceipt(detail=f"http status {answer.status}")
+            return SentReceipt(detail=f"http status {answer.status}", rest=_REST_S)
         if previous and self._update(previous, message):
             channel, _, stamp = previous.partition(" ")
             reply = {"channel": channel, "thread_ts": stamp, "reply_broadcast": notification.status == "firing"}
             self._call("chat.postMessage", reply | {"text": render.title(notification)})
-            return SentReceipt(previous, "updated")
+            return SentReceipt(previous, "updated", _REST_S)
         told = self._call("chat.postMessage", {"channel": self.channel, **message})
-        return SentReceipt(f"{told['channel']} {told['ts']}", "posted")
+        return SentReceipt(f"{told.get('channel')} {told.get('ts')}", "posted", _REST_S)
 
     def preview(self, notification: Notification) -> str:
         return f"{render.title(notification)}\n\n{render.text(notification, _LONGEST_SECTION)}"
@@ -74,7 +75,7 @@ class Slack:
     def _call(self, method: str, message: dict[str, Any]) -> dict[str, Any]:
         token = {"Authorization": f"Bearer {self.bot_token.reveal()}"}
         answer = check("slack", self._post(f"{self.api_url}/{method}", message, token), (self.bot_token,))
-        told: dict[str, Any] = answer.json()
+        told = answer.told()
         if told.get("ok"):
             return told
         reason = str(told.get("error", "unknown_error"))

@@ -14,6 +14,7 @@ from alerting.notify.http import check, post_json
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_MESSAGE = 4096
+_REST_S = 1.0  # a bot may write one message a second to a chat
 
 
 @dataclass(slots=True)
@@ -40,12 +41,13 @@ class Telegram:
         }
         if self.thread_id:
             message["message_thread_id"] = self.thread_id
-        if previous:
+        if previous and previous.isdigit():
             message["reply_parameters"] = {"message_id": int(previous), "allow_sending_without_reply": True}
         url = f"{self.api_url}/bot{self.bot_token.reveal()}/sendMessage"
         answer = check("telegram", post_json(url, message, self.deadline, ca_file=self.ca_file), (self.bot_token,))
-        told = answer.json().get("result", {})
-        return SentReceipt(previous or (str(told["message_id"]) if "message_id" in told else None), "posted")
+        result = answer.told().get("result")
+        id = str(result["message_id"]) if isinstance(result, dict) and "message_id" in result else None
+        return SentReceipt(previous or id, "posted", _REST_S)
 
     def preview(self, notification: Notification) -> str:
         return html.unescape(telegram_text(notification).replace("<b>", "").replace("</b>", ""))

@@ -31,7 +31,10 @@ class Callee:
                 raise TemplateError(
                     f"{name}: wrong type for argument {at + 1}: {type_name(value)}; {kind} would be right"
                 )
-        return self.run(*values)
+        try:
+            return self.run(*values)
+        except (TypeError, AttributeError, ValueError, ArithmeticError) as error:  # an element of the wrong type
+            raise TemplateError(f"error calling {name}: {error}") from error
 
 
 _FITS: Mapping[str, Callable[[Any], bool]] = {

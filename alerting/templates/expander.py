@@ -42,7 +42,7 @@ _MOST_STEPS = 200_000  # nodes carried out by one expansion
 
 _RULE_VARIABLES = {"$labels": "Labels", "$externalLabels": "ExternalLabels", "$externalURL": "ExternalURL",
                    "$value": "Value"}  # fmt: skip
-_OF_THE_AGENT = ("query", "externalURL", "pathPrefix", "tmpl")
+_OF_THE_AGENT = ("query", "externalURL", "pathPrefix", "tmpl", "now")
 
 Query = Callable[[str], Iterable[tuple[Labels, float]]]
 
@@ -57,7 +57,7 @@ class Helpers:
 
     query: Query = _no_query
     external_url: str = ""
-    functions: Mapping[str, Callee] | None = None
+    now: float = 0.0  # Unix seconds of the evaluation
 
 
 NO_HELPERS = Helpers()
@@ -147,7 +147,7 @@ class _Run:
             "externalURL": Callee(lambda: helpers.external_url, ()),
             "pathPrefix": Callee(lambda: external.path, ()),
             "tmpl": Callee(self._tmpl, ("text", "any")),
-            **(helpers.functions or {}),
+            "now": Callee(lambda: helpers.now, ()),
         }
 
     def _tmpl(self, name: str, dot: Any) -> str:
@@ -308,7 +308,7 @@ def _field(value: Any, name: str, arguments: tuple[Any, ...]) -> Any:
     elif fields is not None and name in fields:
         found = fields[name]
         if callable(found):
-            return found(*arguments)
+            return _called(name, found, arguments)
     elif value is None:
         raise TemplateError(f"nil data; no entry for key {name!r}")
     else:
@@ -316,6 +316,13 @@ def _field(value: Any, name: str, arguments: tuple[Any, ...]) -> Any:
     if arguments:
         raise TemplateError(f"{name} is not a method but has arguments")
     return found
+
+
+def _called(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return method(*arguments)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise TemplateError(f"error calling {name}: {error}") from error
 
 
 def _assign(scope: Scope, name: str, value: Any) -> None:

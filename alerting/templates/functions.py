@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import copysign, isfinite
@@ -251,10 +250,6 @@ def _to_json(value: Any) -> str:
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _now() -> float:
-    return time.time()
-
-
 FUNCTIONS: Mapping[str, Callee] = {
     **GO_FUNCTIONS,
     # Prometheus'
@@ -271,7 +266,6 @@ FUNCTIONS: Mapping[str, Callee] = {
     "humanizeTimestamp": Callee(humanize_timestamp, ("any",)),
     "toTime": Callee(to_time, ("any",)),
     "toDuration": Callee(lambda value: Duration(int(_number(value) * 1e9)), ("any",)),
-    "now": Callee(_now, ()),
     "parseDuration": Callee(parse_duration, ("text",)),
     "title": Callee(title, ("text",)),
     "toUpper": Callee(lambda text: text.upper(), ("text",)),

@@ -140,9 +140,9 @@ def _typed(value: Any) -> str:
 
 def _format(value: Any, verb: str, spec: Spec) -> str:
     if verb == "T":
-        return spec.pad(type_name(value))
+        return spec.pad(type_name(value)[: spec.precision], zeros=True)
     if isinstance(value, bool):
-        return spec.pad(str(value).lower(), zeros=True) if verb in "tv" else _wrong(value, verb)
+        return spec.pad(str(value).lower(), zeros=True) if verb in "tv" else _wrong(value, verb, spec)
     if isinstance(value, (Duration, Time)) and verb in "vsq":
         return _text(str(value), verb, spec)
     if isinstance(value, int):
@@ -156,8 +156,8 @@ def _format(value: Any, verb: str, spec: Spec) -> str:
     return _compound(value, verb, spec)
 
 
-def _wrong(value: Any, verb: str) -> str:
-    return f"%!{verb}({_typed(value)})"
+def _wrong(value: Any, verb: str, spec: Spec) -> str:
+    return f"%!{verb}({type_name(value)}={_format(value, 'v', spec)})"
 
 
 def _compound(value: Any, verb: str, spec: Spec) -> str:
@@ -175,7 +175,7 @@ def _compound(value: Any, verb: str, spec: Spec) -> str:
         return ("&" if value.is_pointer else "") + "{" + " ".join(shown) + "}"
     if isinstance(value, list):
         return "[" + " ".join(_format(one, verb, spec) for one in value) + "]"
-    return _wrong(value, verb)
+    return _wrong(value, verb, spec)
 
 
 def _integer(value: int, verb: str, spec: Spec) -> str:
@@ -183,8 +183,9 @@ def _integer(value: int, verb: str, spec: Spec) -> str:
     bases = {"d": "d", "v": "d", "b": "b", "o": "o", "O": "o", "x": "x", "X": "X"}
     if verb in bases:
         digits = format(abs(value), bases[verb])
-        if spec.precision is not None:
-            digits = "" if spec.precision == 0 and value == 0 else digits.zfill(spec.precision)
+        if spec.precision == 0 and value == 0:
+            return spec.pad("")
+        digits = digits.zfill(spec.precision or 0)
         prefix = "0o" if verb == "O" else ""
         if "#" in spec.flags:
             prefix = {"b": "0b", "o": "0" if digits[:1] != "0" else "", "x": "0x", "X": "0X"}.get(verb, prefix)
@@ -192,7 +193,7 @@ def _integer(value: int, verb: str, spec: Spec) -> str:
             digits = digits.zfill(spec.width - len(sign))
         return spec.pad(sign + prefix + digits)
     if verb in "eEfFgG":
-        return _wrong(value, verb)
+        return _wrong(value, verb, spec)
     char = chr(value) if 0 <= value <= 0x10FFFF else "\ufffd"
     if verb == "c":
         return spec.pad(char)
@@ -200,12 +201,12 @@ def _integer(value: int, verb: str, spec: Spec) -> str:
         return spec.pad("'" + {"'": "\\'", '"': '"'}.get(char, quote(char, "+" in spec.flags)[1:-1]) + "'")
     if verb == "U":
         return spec.pad(f"U+{value:04X}" + (f" '{char}'" if "#" in spec.flags and char.isprintable() else ""))
-    return _wrong(value, verb)
+    return _wrong(value, verb, spec)
 
 
 def _float(value: float, verb: str, spec: Spec) -> str:
     if verb not in "vgGeEfF":
-        return _wrong(value, verb)
+        return _wrong(value, verb, spec)
     text = format_float(value, {"v": "g", "F": "f"}.get(verb, verb), spec.precision if verb in "vgG" else
                         6 if spec.precision is None else spec.precision)  # fmt: skip
     if isinf(value) or isnan(value):
@@ -277,7 +278,7 @@ def _text(value: str, verb: str, spec: Spec) -> str:
         raw = value.encode("utf-8", "surrogateescape")[: spec.precision]
         shown = raw.hex(" ") if " " in spec.flags else raw.hex()
         return spec.pad(shown.upper() if verb == "X" else shown)
-    return _wrong(value, verb)
+    return _wrong(value, verb, spec)
 
 
 def quote(text: str, ascii_only: bool = False) -> str:

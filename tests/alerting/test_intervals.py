@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -43,6 +44,12 @@ OFFICE = {"times": [{"start_time": "09:00", "end_time": "17:30"}], "weekdays": [
 )
 def test_a_moment_is_inside_or_not(raw: dict[str, Any], moment: str, inside: bool) -> None:
     assert parse_interval(raw, "x").contains(at(moment)) is inside
+
+
+def test_local_is_the_zone_of_this_host() -> None:
+    midnight = time.mktime((2024, 5, 1, 0, 0, 0, 0, 0, -1))
+    night = parse_interval({"times": [{"start_time": "00:00", "end_time": "01:00"}], "location": "Local"}, "x")
+    assert (night.contains(midnight), night.contains(midnight - 60)) == (True, False)
 
 
 @pytest.mark.parametrize(

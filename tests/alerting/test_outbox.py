@@ -14,7 +14,7 @@ import pytest
 from agent.core.errors import Rejected, Retryable
 from alerting.grouping import Decision, Dispatcher
 from alerting.notify.message import DigestEntry, DigestNote, Notification, SentReceipt
-from alerting.outbox import Claimed, Outbox, OutboxOptions, Outcome
+from alerting.outbox import Claimed, Outbox, OutboxOptions, Outcome, attempt
 from alerting.routing import parse_route
 from tests.alerting.pictures import T0, alert, run
 from tests.servers.process import wait_until
@@ -174,6 +174,43 @@ def test_the_id_of_the_last_message_comes_along_until_the_group_is_over() -> Non
         (claimed,) = attempt_all(box, T0, SentReceipt(f"id{len(previous)}"))
         previous.append(claimed.previous)
     assert previous == [None, "id0", "id1", None]
+
+
+def test_digests_and_summaries_never_edit_the_one_before() -> None:
+    box = outbox()
+    digest = replace(note(), kind="digest")
+    for _ in range(2):
+        box.put(digest, T0)
+        (claimed,) = attempt_all(box, T0, SentReceipt("id"))
+        assert claimed.previous is None
+
+
+def test_a_service_may_ask_for_a_rest() -> None:
+    box = outbox()
+    box.put(note("a"), T0)
+    box.put(note("b"), T0)
+    assert [now - T0 for now, _ in drain(box, T0, T0 + HOUR, SentReceipt(rest=1.5))] == [0.0, 1.5]
+
+
+def test_a_notifiers_own_mistake_does_not_block_its_receiver() -> None:
+    class Broken:
+        kind = "broken"
+        can_summarize = True
+
+        def send(self, notification: Notification, previous: str | None) -> SentReceipt:
+            raise ZeroDivisionError
+
+        def preview(self, notification: Notification) -> str:
+            return ""
+
+    box = outbox()
+    box.put(note(), T0)
+    (claimed,) = box.claim(T0)
+    outcome = attempt(Broken(), claimed)
+    assert isinstance(outcome, Retryable)
+    assert isinstance(outcome.__cause__, ZeroDivisionError)
+    box.done(claimed, outcome, T0)
+    assert box.next_due(T0) == T0 + 600
 
 
 def test_no_receiver_gets_more_than_its_rate() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.core.labels import labels_of
-from alerting.routing import parse_route
+from alerting.routing import default_tree, parse_route
 from tests.servers import programs, promtool
 
 RECEIVERS = ["default", "db", "pager", "night", "all"]
@@ -66,6 +66,12 @@ def test_groups_are_named_as_alertmanager_names_them() -> None:
     assert key == '{}/{team="db"}/{severity="critical"}:{alertname="X", severity="critical", team="db"}'
     assert root.group_key(root.group_labels(labels)) == '{}:{alertname="X"}'
     assert root.routes[2].key == '{}/{instance=~"web.*",team="web"}'
+
+
+def test_who_configures_a_receiver_and_nothing_else_hears_critical_alerts_at_once() -> None:
+    root = parse_route(default_tree("db"), RECEIVERS, [])
+    waits = [root.matching(labels_of({"severity": word}))[0].group_wait for word in ("critical", "page", "warning", "")]
+    assert waits == [0.0, 0.0, 30.0, 30.0]
 
 
 def test_two_routes_with_the_same_matchers_stay_apart() -> None:

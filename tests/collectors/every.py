@@ -10,10 +10,11 @@ import errno
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -159,11 +160,13 @@ def run(built: list[Collector], clock: Clock) -> Run:
     return result
 
 
-def run_twice(tree: HostTree, names: Iterable[str] = NAMES) -> tuple[Run, Run]:
-    """Collect, let the host grow older, collect again."""
+def run_twice(
+    tree: HostTree, names: Iterable[str] = NAMES, options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> tuple[Run, Run]:
+    """Collect, let the host grow older, collect again; `options` by name where they are not the defaults."""
     settle_files(tree)
     clock = Clock()
-    built = [build(name, tree.host, clock) for name in names]
+    built = [build(name, tree.host, clock, **options.get(name, {})) for name in names]
     try:
         with same_everywhere():
             first = run(built, clock)

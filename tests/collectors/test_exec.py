@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
-import signal
 from pathlib import Path
 
 import psutil
 import pytest
 
+from agent.core.errors import SourceError
 from agent.core.model import Failed, Reading
 from agent.core.secrets import Secret
 from collectors.exec import Command, Exec
@@ -165,11 +166,9 @@ def test_one_that_fails_leaves_the_others_alone() -> None:
     assert [item.target for item in found if isinstance(item, Failed)] == ["1", "3", "5", "7", "9"]
 
 
-def program(path: Path, mode: int, owner: int | None = None) -> str:
+def program(path: Path, mode: int) -> str:
     path.write_text("#!/bin/sh\necho 'm f=1'\n")
     path.chmod(mode)
-    if owner is not None:
-        os.chown(path, owner, -1)
     return str(path)
 
 
@@ -190,10 +189,26 @@ def test_a_program_that_others_may_write_to_is_not_run(tmp_path: Path, mode: int
     assert failure(Command("it", [path])) == f"{path}: {reason}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_program_of_somebody_else_is_not_run(tmp_path: Path) -> None:
-    path = program(tmp_path / "p", 0o755, owner=65534)
-    assert failure(Command("it", [path])) == (f"{path}: owned by user 65534; it must belong to root or to this user")
+def test_a_program_of_somebody_else_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = program(tmp_path / "p", 0o755)
+    owner = os.getuid()
+    if owner == 0:  # root's own programs are everybody's to run
+        owner = 65534
+        os.chown(path, owner, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(SourceError) as error:
+        check_program(path)
+    assert str(error.value) == f"{path}: owned by user {owner}; it must belong to root or to this user"
+
+
+def test_when_a_program_cannot_be_watched_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(pid: int) -> int:
+        (tmp_path / "pid").write_text(str(pid))
+        raise OSError(errno.EMFILE, "")
+
+    monkeypatch.setattr(os, "pidfd_open", out_of_descriptors)
+    assert failure(sh("sleep 100")) == "/bin/sh: cannot be watched: too many open files"
+    gone(tmp_path / "pid")
 
 
 def test_a_program_in_a_directory_that_others_may_write_to_is_not_run(tmp_path: Path) -> None:
@@ -229,5 +244,4 @@ def test_two_commands_cannot_share_a_name() -> None:
 
 def test_its_deadline_covers_all_commands() -> None:
     commands = [Command(str(at), [SH], timeout=10.0) for at in range(9)]
-    assert Exec(commands=commands).timeout >= 20.0
-    assert signal.SIGTERM  # the grace between the signals is part of it
+    assert Exec(commands=commands).timeout >= 2 * 10.0

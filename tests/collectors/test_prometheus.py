@@ -257,5 +257,10 @@ def test_an_address_that_cannot_work_is_refused_at_once(url: str, message: str) 
         Target(url)
 
 
+def test_one_page_cannot_be_two_targets() -> None:
+    with pytest.raises(ValueError, match="two of them have the same url"):
+        collect(Target("http://h/metrics"), Target("http://h/metrics"))
+
+
 def test_without_targets_nothing_is_read() -> None:
     assert collect() == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from agent.core.model import Group, Reading, Tick, counter, gauge, tag, untyped
+from agent.core.model import Group, Reading, Tick, counter, gauge, histogram_part, tag, untyped
 from sinks.prometheus import Exposition
 
 NOW = 1_700_000_000_000_000_000
@@ -97,6 +97,24 @@ def test_openmetrics_names_counters_without_total_and_ends_with_eof() -> None:
     families = {family.name: family.type for family in parse_openmetrics(text)}
     assert families == {"node_cpu_seconds": "counter", "node_vmstat_pgfault": "unknown", "odd_count": "unknown"}
     assert text.endswith("# EOF\n")
+
+
+def test_a_histogram_stays_one_family() -> None:
+    parts = [
+        Group("d", (histogram_part("value", "value", "Durations.", prom="d_bucket", family="d"),), ("le",)),
+        Group("d", (histogram_part("value", "value", "Durations.", prom="d_sum", family="d"),)),
+        Group("d", (histogram_part("value", "value", "Durations.", prom="d_count", family="d"),)),
+    ]
+    readings = [
+        parts[0].read("1", value=2),
+        parts[0].read("+Inf", value=3),
+        parts[1].read(value=4.5),
+        parts[2].read(value=3),
+    ]
+    for parse, dialect in ((parse_text, "text"), (parse_openmetrics, "openmetrics")):
+        text = Exposition().render([Tick(NOW, "test", readings)], dialect)
+        (family,) = parse(text)
+        assert (family.name, family.type, len(family.samples)) == ("d", "histogram", 4)
 
 
 LABELS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)

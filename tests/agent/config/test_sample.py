@@ -148,7 +148,7 @@ def test_what_is_shown_configures_the_same(tmp_path) -> None:
 
 def test_what_is_turned_off_is_shown(tmp_path) -> None:
     text = show(load_text(tmp_path, "collectors: {others: false}").settings, fakes.REGISTRIES)
-    assert "collectors:\n  tank: false\nsinks:\n" in text
+    assert "collectors:\n  tank: false\n" in text
     assert load_text(tmp_path, text).settings.collectors == {}
 
 

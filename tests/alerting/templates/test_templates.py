@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alerting.templates.expander import Helpers, Template, alert_data
+from alerting.templates.functions import FUNCTIONS
 from alerting.templates.values import TemplateError
 from tests.servers import programs, promtool
 
@@ -276,6 +278,29 @@ def test_a_template_cannot_run_for_ever_or_fill_memory() -> None:
     assert "more than 1000000 characters" in Template(long).expand_or_say(data)[0]
     with pytest.raises(TemplateError, match="more than 100 blocks or parentheses"):
         Template("{{" + "(" * 5000 + "1" + ")" * 5000 + "}}")
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_a_function_given_anything_gives_a_value_or_a_template_error(name: str) -> None:
+    data = alert_data(LABELS, 1.0)
+    words = ["1", "-5", "1.5", "1e300", '"x"', '""', '"%d"', '"("', "true", "$labels", "$value", '(query "up")',
+             "(args 1)", "(toTime 5)", '(query "up" | first)', '(stringSlice "a")', "(toDuration 1.5)"]  # fmt: skip
+    helpers = Helpers(lambda expression: PAYLOAD.get(expression, []), now=5.0)
+    for arguments in [(), *product(words), *product(words, words)]:
+        try:
+            Template(f"{{{{ {name} {' '.join(arguments)} }}}}").expand(data, helpers)
+        except TemplateError:
+            continue
+
+
+def test_methods_given_anything_give_a_template_error() -> None:
+    data = alert_data(LABELS, 1.0)
+    for call in ("(toTime 5).Format 5", "(toTime 5).Format", "(toTime 5).Unix 1"):
+        assert "error calling" in Template(f"{{{{ {call} }}}}").expand_or_say(data)[0]
+
+
+def test_now_is_the_moment_of_the_evaluation() -> None:
+    assert Template("{{ now | toTime }}").expand(alert_data((), 0), Helpers(now=60)) == "1970-01-01 00:01:00 +0000 UTC"
 
 
 @given(st.text("{}$.|()\"`'-/* :=,%ifendraghw%v[]123x\n\\", max_size=60))

@@ -1,0 +1,88 @@
+"""The backups on a target, known from their manifests alone: nothing else has to survive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.core.secrets import Secret
+from backup.errors import Damaged, TargetFailed
+from backup.manifest import FILE_NAME, MOST_BYTES, Manifest, seal, unseal
+from backup.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The backups by the time they were finished, oldest first, and the manifests that cannot be believed."""
+
+    manifests: tuple[Manifest, ...]
+    damaged: tuple[str, ...]  # one sentence each
+
+    def newest_verified(self) -> Manifest | None:
+        return next((one for one in reversed(self.manifests) if one.is_verified), None)
+
+    def find(self, wanted: str, at: float | None = None) -> Manifest:
+        """`latest` (the newest complete one), an id, or with `at` the newest complete one finished by then.
+
+        Raise TargetFailed when there is none.
+        """
+        if wanted == "latest":
+            found = [one for one in self.manifests if one.is_complete and (at is None or one.finished_at <= at)]
+            if found:
+                return found[-1]
+            raise TargetFailed("no complete backup" + (" of that time or before" if at is not None else ""))
+        matching = [one for one in self.manifests if one.id == wanted or one.id.startswith(wanted)]
+        if len(matching) == 1:
+            return matching[0]
+        raise TargetFailed(f"{wanted}: {'more than one backup begins so' if matching else 'no such backup'}")
+
+
+def read(target: Target, prefix: str, key: Secret | None) -> Catalogue:
+    """Every manifest below `prefix` (`host/job`, `host`, or "" for all). Raise TargetFailed when it cannot be listed."""
+    return _catalogue(target, [name for name in target.list(prefix) if _is_manifest(name)], key)
+
+
+def _catalogue(target: Target, names: Sequence[str], key: Secret | None) -> Catalogue:
+    manifests: list[Manifest] = []
+    damaged: list[str] = []
+    for name in names:
+        try:
+            with target.open(name) as file:
+                manifests.append(unseal(file.read(MOST_BYTES + 1), key, name))
+        except (Damaged, TargetFailed) as error:
+            damaged.append(str(error))
+    # Never by name or by the file's time: a copy of a disk changes both.
+    manifests.sort(key=lambda one: (one.finished_at, one.id))
+    return Catalogue(tuple(manifests), tuple(sorted(damaged)))
+
+
+def write(target: Target, manifest: Manifest, key: Secret | None) -> None:
+    """Store or replace a manifest: from here on the backup exists. Raise TargetFailed."""
+    target.put(manifest.stored_name, seal(manifest, key))
+
+
+def delete(target: Target, manifest: Manifest) -> None:
+    """Remove a backup. The manifest goes first: what is left of a killed deletion is swept, not restored from."""
+    target.delete(manifest.stored_name)
+    for archive in manifest.archives:
+        target.delete(archive.stored)
+
+
+def sweep(target: Target, prefix: str) -> list[str]:
+    """Remove what killed runs left below `prefix` (`host/job`), whose lock we hold; what was removed.
+
+    A backup with a manifest is left alone, also when that manifest cannot be believed.
+    """
+    removed = target.sweep(prefix)
+    names = list(target.list(prefix))
+    finished = {name.rpartition("/")[0] for name in names if _is_manifest(name)}
+    for name in names:
+        # Only what has the shape that we give: host/job/id/file.
+        if name.rpartition("/")[0] not in finished and name.count("/") == prefix.count("/") + 2:
+            target.delete(name)
+            removed.append(name)
+    return removed
+
+
+def _is_manifest(name: str) -> bool:
+    return name.rpartition("/")[2] == FILE_NAME

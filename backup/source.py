@@ -1,0 +1,122 @@
+"""What a source is: something that can be read as one or more streams, checked, restored and drilled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from backup import children
+from backup.children import Guard, Step
+from backup.errors import BackupError, SourceFailed
+from backup.redact import Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One archive to be: programs joined by pipes, the last one's output is the archive.
+
+    `name`: of the archive within the backup, any text (a database's name). `extension`: what kind of file it is (`tar`,
+    `dump`). `row_estimates`: table to rows, as far as known without counting. `least_bytes`: fewer are an error.
+    `after` is called when the programs have ended well; it raises SourceFailed, or returns warnings.
+    """
+
+    name: str
+    extension: str
+    steps: tuple[Step, ...]
+    row_estimates: Mapping[str, int] = field(default_factory=dict)
+    least_bytes: int = 1
+    after: Callable[[], Sequence[str]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a manifest keeps of the source: versions of server and tools by name, and what else is worth knowing."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did. `refused`: members that were left out, each with the reason."""
+
+    count: int = 0
+    size: int = 0
+    refused: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One assertion of a drill: what was expected, whether it held, what was found."""
+
+    assertion: str
+    is_met: bool
+    found: str = ""
+
+
+@dataclass(slots=True)
+class Work:
+    """What a source may use while it works.
+
+    `scratch`: a private directory that is emptied afterwards, readable by `user`. `user`: who the job's programs run
+    as, None for who we are. `warn` adds a warning to the result.
+    """
+
+    scratch: str
+    guard: Guard
+    redact: Redactor
+    user: str | None = None
+    warn: Callable[[str], None] = field(default=lambda _: None)
+
+    def run(self, *argv: str, environment: Mapping[str, str] | None = None, stdin: int | None = None,
+            stdout: int | None = None, kind: type[BackupError] = SourceFailed,
+            warning_statuses: frozenset[int] = frozenset()) -> bytes:  # fmt: skip
+        """Run one program as the job's user. Its output. Raise `kind` when it fails."""
+        step = Step(argv, environment or {}, self.user, warning_statuses)
+        return children.run(step, self.guard, self.redact, stdin=stdin, stdout=stdout, kind=kind)
+
+
+class Source(Protocol):
+    """Something that can be backed up. Options are dataclass fields; state is attributes."""
+
+    def describe(self, work: Work) -> Facts:
+        """Versions and other facts. Raise SourceFailed when the source is not there: nothing is written then."""
+        ...
+
+    def streams(self, work: Work) -> Iterator[Stream]:
+        """The archives, one after another; each is read to its end before the next is asked for.
+
+        What must be undone (a snapshot, a paused container) is undone in the generator's `finally`.
+        """
+        ...
+
+    def decode_check(self, name: str, plain: int, work: Work) -> None:
+        """Read an archive's decoded bytes from a pipe and prove that a restore could. Raise Damaged.
+
+        Reading may stop before the end: the caller reads the rest.
+        """
+        ...
+
+    def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
+        """Restore one archive from a pipe to a directory or database. Raise Refused where it would harm.
+
+        `allow`: what may be done beyond the careful default, as the source's restore documents it (`force`, `links`).
+        """
+        ...
+
+    def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Any]) -> list[Outcome]:
+        """Restore into something thrown away (inside `work.scratch`, or a server of its own) and look at it.
+
+        `assertions`: of `backup.job.Assertion`.
+        """
+        ...
+
+    def sweep(self, work: Work) -> list[str]:
+        """Remove what a killed run left behind; what was removed, for the log."""
+        ...
+
+    def recipe(self, name: str) -> str:
+        """The last command of a pipeline that restores the archive without us, reading it from standard input."""
+        ...

@@ -1,0 +1,171 @@
+"""Blocks as they lie on disk: times, the values that never change, and the changing columns in compressed parts.
+
+A part holds a few columns, so that reading one series does not unpack them all; its doubles are stored byte by byte of
+their place (all first bytes, all second bytes, ...), which halves what zstd makes of them.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import dataclass
+from operator import sub
+from typing import Final
+
+import zstandard
+
+from sinks.history.columns import Block, Layout
+
+_LEVEL: Final = 6
+_WIDTH: Final = 8
+MOST_BYTES: Final = 256 * 1024 * 1024  # a part that claims to be larger is damaged
+
+
+class DamagedError(ValueError):
+    """Bytes that are no block."""
+
+
+@dataclass(slots=True)
+class Packed:
+    """A block ready for the file. `times` is empty where the rows are evenly spaced from the first to the last."""
+
+    first_ms: int
+    last_ms: int
+    rows: int
+    times: bytes
+    constants: bytes
+    parts: list[bytes]
+
+
+def pack(block: Block, part_columns: int) -> Packed:
+    """The block compressed, `part_columns` changing columns to a part."""
+    compress = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True).compress
+    rows = len(block.times)
+    changing = [column for column in block.columns if len(column) != _WIDTH]
+    mask = bytes([len(column) == _WIDTH for column in block.columns])
+    constant = b"".join([column for column in block.columns if len(column) == _WIDTH])
+    parts = [
+        compress(_shuffled(b"".join(changing[at : at + part_columns])))
+        for at in range(0, len(changing), part_columns)
+    ]
+    constants = compress(mask + _shuffled(constant))
+    return Packed(block.times[0], block.times[-1], rows, _pack_times(block.times, compress), constants, parts)
+
+
+def _shuffled(doubles: bytes) -> bytes:
+    return b"".join([doubles[place::_WIDTH] for place in range(_WIDTH)])
+
+
+def _unshuffled(planes: bytes) -> bytes:
+    count = len(planes) // _WIDTH
+    doubles = bytearray(len(planes))
+    for place in range(_WIDTH):
+        doubles[place::_WIDTH] = planes[place * count : (place + 1) * count]
+    return bytes(doubles)
+
+
+def _pack_times(times: array[int], compress: object) -> bytes:
+    if len(times) < 3:
+        return b""
+    steps = array("q", map(sub, times[1:], times))
+    if steps.count(steps[0]) == len(steps):
+        return b""
+    assert callable(compress)
+    return bytes(compress(_shuffled(steps.tobytes())))
+
+
+class Unpacker:
+    """Reads what `pack` wrote; one for each thread."""
+
+    def __init__(self) -> None:
+        self._decompress = zstandard.ZstdDecompressor().decompress
+
+    def _bytes(self, data: bytes, size: int) -> bytes:
+        """Raise DamagedError unless it unpacks to `size` bytes."""
+        if size > MOST_BYTES:
+            raise DamagedError(f"a part of {size} bytes")
+        try:
+            found = self._decompress(data, max_output_size=size)
+        except zstandard.ZstdError as error:
+            raise DamagedError(str(error)) from error
+        if len(found) != size:
+            raise DamagedError(f"{len(found)} bytes in place of {size}")
+        return found
+
+    def times(self, first_ms: int, last_ms: int, rows: int, data: bytes) -> array[int]:
+        """The time of every row. Raise DamagedError."""
+        if not data:
+            step = (last_ms - first_ms) // (rows - 1) if rows > 1 else 1
+            return array("q", range(first_ms, first_ms + rows * step, step))
+        steps = struct.unpack(f"={rows - 1}q", _unshuffled(self._bytes(data, (rows - 1) * _WIDTH)))
+        times = array("q", [first_ms])
+        at = first_ms
+        for step in steps:
+            at += step
+            times.append(at)
+        return times
+
+    def constants(self, data: bytes, columns: int) -> Constants:
+        """The constant columns of a block. Raise DamagedError."""
+        params = zstandard.get_frame_parameters(data) if data[:4] == zstandard.FRAME_HEADER else None
+        if params is None or params.content_size < columns:
+            raise DamagedError("no constants")
+        found = self._bytes(data, params.content_size)
+        mask = found[:columns]
+        if len(found) != columns + mask.count(1) * _WIDTH:
+            raise DamagedError("constants of another layout")
+        return Constants(mask, _unshuffled(found[columns:]))
+
+    def part(self, data: bytes, columns: int, rows: int) -> bytes:
+        """The changing columns of a part, one behind the other. Raise DamagedError."""
+        return _unshuffled(self._bytes(data, columns * rows * _WIDTH))
+
+    def columns(self, data: bytes, columns: int, rows: int, wanted: list[int]) -> list[bytes]:
+        """Some columns of a part, by their place in it. Raise DamagedError."""
+        planes = self._bytes(data, columns * rows * _WIDTH)
+        count = columns * rows
+        found = []
+        for place in wanted:
+            column = bytearray(rows * _WIDTH)
+            for byte in range(_WIDTH):
+                start = byte * count + place * rows
+                column[byte::_WIDTH] = planes[start : start + rows]
+            found.append(bytes(column))
+        return found
+
+
+@dataclass(slots=True)
+class Constants:
+    """Which columns of a block are constant, and their values."""
+
+    mask: bytes
+    values: bytes
+
+    def value(self, place: int) -> bytes | None:
+        """The 8 bytes of a constant column; None where it changes."""
+        if not self.mask[place]:
+            return None
+        at = self.mask.count(1, 0, place) * _WIDTH
+        return self.values[at : at + _WIDTH]
+
+    def rank(self, place: int) -> int:
+        """The place of a changing column among the changing ones."""
+        return place - self.mask.count(1, 0, place)
+
+    @property
+    def changing(self) -> int:
+        return len(self.mask) - self.mask.count(1)
+
+
+def layout_bytes(layout: Layout) -> bytes:
+    """The numbers of a layout's series."""
+    return array("I", layout.series).tobytes()
+
+
+def layout_from(data: bytes) -> Layout:
+    """The layout of those numbers. Raise DamagedError."""
+    if len(data) % 4:
+        raise DamagedError("a layout cut short")
+    numbers = array("I")
+    numbers.frombytes(data)
+    return Layout(numbers)

@@ -1,0 +1,127 @@
+"""Every series known, in memory or on disk, and finding those that a query means.
+
+A series belongs to one source (a collector): the same labels from two sources are two series, joined when asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from agent.core.labels import METRIC_NAME, Labels, Matcher, value_of
+
+
+@dataclass(slots=True, frozen=True)
+class Series:
+    """A number for a label set of a source."""
+
+    number: int
+    source: int
+    labels: Labels
+
+
+class Registry:
+    """Numbers for sources and series. The event loop adds, queries read, the writer saves."""
+
+    def __init__(self, most_series: int) -> None:
+        self._guard = threading.Lock()
+        self._most = most_series
+        self._sources: dict[str, int] = {}
+        self._by_labels: dict[tuple[int, Labels], Series] = {}
+        self._by_number: dict[int, Series] = {}
+        self._by_name: dict[str, dict[int, Series]] = {}
+        self._texts: dict[str, str] = {}  # label names and values, each once
+        self._next = 1
+        self.refused = 0  # series beyond the most
+        self.unsaved: list[Series] = []
+        self.unsaved_sources: list[tuple[int, str]] = []
+
+    def load(self, sources: Iterable[tuple[int, str]], series: Iterable[Series]) -> None:
+        """Take over what a file knows."""
+        with self._guard:
+            for number, name in sources:
+                self._sources[name] = number
+            for one in series:
+                self._add(one)
+
+    def source(self, name: str) -> int:
+        """The number of a source."""
+        with self._guard:
+            known = self._sources.get(name)
+            if known is None:
+                known = self._sources[name] = max(self._sources.values(), default=0) + 1
+                self.unsaved_sources.append((known, name))
+            return known
+
+    def number(self, source: int, labels: Labels) -> int | None:
+        """The number of a series; None for a new one where there are too many already."""
+        known = self._by_labels.get((source, labels))
+        if known is None:
+            with self._guard:
+                if len(self._by_number) >= self._most:
+                    self.refused += 1
+                    return None
+                same = self._texts.setdefault
+                shared = tuple([(same(name, name), same(value, value)) for name, value in labels])
+                known = Series(self._next, source, shared)
+                self._add(known)
+                self.unsaved.append(known)
+        return known.number
+
+    def _add(self, series: Series) -> None:
+        self._by_labels[series.source, series.labels] = series
+        self._by_number[series.number] = series
+        self._by_name.setdefault(value_of(series.labels, METRIC_NAME), {})[series.number] = series
+        self._next = max(self._next, series.number + 1)
+
+    def forget_all_saved(self) -> None:
+        """The file is gone: everything is to be saved again."""
+        with self._guard:
+            self.unsaved = list(self._by_number.values())
+            self.unsaved_sources = [(number, name) for name, number in self._sources.items()]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """These series have no samples left anywhere."""
+        with self._guard:
+            for number in numbers:
+                one = self._by_number.pop(number, None)
+                if one is not None:
+                    del self._by_labels[one.source, one.labels]
+                    named = self._by_name[value_of(one.labels, METRIC_NAME)]
+                    del named[number]
+                    if not named:
+                        del self._by_name[value_of(one.labels, METRIC_NAME)]
+
+    def sources(self) -> dict[str, int]:
+        """The numbers of all sources by name."""
+        with self._guard:
+            return dict(self._sources)
+
+    def numbers(self) -> list[int]:
+        """All series."""
+        with self._guard:
+            return list(self._by_number)
+
+    def find(self, matchers: Sequence[Matcher]) -> list[Series]:
+        """Every series that meets all matchers."""
+        with self._guard:
+            candidates = self._named(matchers)
+        others = [(m.name, m.matches) for m in matchers if m.name != METRIC_NAME]
+        return [one for one in candidates if _meets(one.labels, others)]
+
+    def _named(self, matchers: Sequence[Matcher]) -> list[Series]:
+        named = [matcher for matcher in matchers if matcher.name == METRIC_NAME]
+        exact = next((matcher.value for matcher in named if matcher.op == "="), None)
+        names = self._by_name if exact is None else {exact} & self._by_name.keys()
+        return [
+            one
+            for name in names
+            if all(matcher.matches(name) for matcher in named)
+            for one in self._by_name[name].values()
+        ]
+
+
+def _meets(labels: Labels, conditions: list[tuple[str, Callable[[str], bool]]]) -> bool:
+    values = dict(labels)
+    return all(matches(values.get(name, "")) for name, matches in conditions)
