@@ -12,6 +12,7 @@ from typing import Any
 from alerting.templates.values import Duration, Struct, Time, type_name
 
 _MOST_WIDTH = 1_000_000  # Go's own cap; a wider field prints BADWIDTH
+_NAMES, _SYNTAX = "N", "S"  # what the flags + and # mean with %v
 _DIRECTIVE = re.compile(r"([+\-# 0]*)(\[[^\]]*\])?(\*|\d+)?(?:(\.)(\[[^\]]*\])?(\*|\d+)?)?(\[[^\]]*\])?(.)?", re.DOTALL)
 
 
@@ -23,7 +24,7 @@ class Spec:
     width: int | None = None
     precision: int | None = None
 
-    def pad(self, text: str, zeros: bool = False) -> str:
+    def pad(self, text: str, zeros: bool = False, is_text: bool = False) -> str:
         """To the width, on the left unless `-`; zeros go between a sign and the digits."""
         lacking = (self.width or 0) - len(text)
         if lacking <= 0:
@@ -31,6 +32,8 @@ class Spec:
         if "-" in self.flags:
             return text + " " * lacking
         if zeros and "0" in self.flags:
+            if is_text:
+                return "0" * lacking + text
             sign = text[:1] if text[:1] in "+- " else ""
             return sign + "0" * lacking + text[len(sign) :]
         return " " * lacking + text
@@ -112,6 +115,8 @@ class _Printer:
             return f"{before}%!{verb}(MISSING)"
         value = self.values[self.at]
         self.at += 1
+        if verb == "v":  # there they ask for field names and for Go's syntax
+            spec.flags = spec.flags.replace("+", _NAMES).replace("#", _SYNTAX)
         return before + _format(value, verb, spec)
 
     def _indexed(self, bracket: str | None) -> str:
@@ -166,7 +171,7 @@ def _compound(value: Any, verb: str, spec: Spec) -> str:
         pairs = (f"{_format(key, verb, spec)}:{_format(value[key], verb, spec)}" for key in sorted(value))
         return f"map[{' '.join(pairs)}]"
     if isinstance(value, Struct):
-        named = "+" in spec.flags and verb == "v"
+        named = _NAMES in spec.flags
         shown = (
             (f"{name}:" if named else "") + _format(one, verb, spec)
             for name, one in value.fields.items()
@@ -200,7 +205,8 @@ def _integer(value: int, verb: str, spec: Spec) -> str:
     if verb == "q":
         return spec.pad("'" + {"'": "\\'", '"': '"'}.get(char, quote(char, "+" in spec.flags)[1:-1]) + "'")
     if verb == "U":
-        return spec.pad(f"U+{value:04X}" + (f" '{char}'" if "#" in spec.flags and char.isprintable() else ""))
+        code = f"{value & 0xFFFF_FFFF_FFFF_FFFF:X}".zfill(max(4, spec.precision or 0))
+        return spec.pad(f"U+{code}" + (f" '{char}'" if "#" in spec.flags and char.isprintable() else ""))
     return _wrong(value, verb, spec)
 
 
@@ -210,6 +216,8 @@ def _float(value: float, verb: str, spec: Spec) -> str:
     text = format_float(value, {"v": "g", "F": "f"}.get(verb, verb), spec.precision if verb in "vgG" else
                         6 if spec.precision is None else spec.precision)  # fmt: skip
     if isinf(value) or isnan(value):
+        if isinf(value) and " " in spec.flags and "+" not in spec.flags:
+            text = text.replace("+", " ")
         if isnan(value) and ("+" in spec.flags or " " in spec.flags):
             text = ("+" if "+" in spec.flags else " ") + text
         return Spec(spec.flags.replace("0", ""), spec.width).pad(text)
@@ -266,14 +274,14 @@ def _shortest(value: float, verb: str) -> str:
 
 def _text(value: str, verb: str, spec: Spec) -> str:
     if verb in "vs":
-        if "#" in spec.flags and verb == "v":
+        if _SYNTAX in spec.flags:
             return spec.pad(quote(value))
-        return spec.pad(value if spec.precision is None else value[: spec.precision], zeros=True)
+        return spec.pad(value if spec.precision is None else value[: spec.precision], True, is_text=True)
     if verb == "q":
         cut = value if spec.precision is None else value[: spec.precision]
         if "#" in spec.flags and "`" not in cut and cut.replace("\t", " ").isprintable():
-            return spec.pad(f"`{cut}`")
-        return spec.pad(quote(cut, "+" in spec.flags))
+            return spec.pad(f"`{cut}`", True, is_text=True)
+        return spec.pad(quote(cut, "+" in spec.flags), True, is_text=True)
     if verb in "xX":
         raw = value.encode("utf-8", "surrogateescape")[: spec.precision]
         shown = raw.hex(" ") if " " in spec.flags else raw.hex()

@@ -1,13 +1,14 @@
 """Blocks as they lie on disk: times, the values that never change, and the changing columns in compressed parts.
 
-A part holds a few columns, so that reading one series does not unpack them all; its doubles are stored byte by byte of
-their place (all first bytes, all second bytes, ...), which halves what zstd makes of them.
+A part holds a few columns, so that reading one series does not unpack them all. They are plain doubles: on readings of a
+real host, splitting them into planes of bytes makes zstd's result 12 % larger, not smaller.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import sub
 from typing import Final
@@ -45,33 +46,20 @@ def pack(block: Block, part_columns: int) -> Packed:
     mask = bytes([len(column) == _WIDTH for column in block.columns])
     constant = b"".join([column for column in block.columns if len(column) == _WIDTH])
     parts = [
-        compress(_shuffled(b"".join(changing[at : at + part_columns])))
+        compress(b"".join(changing[at : at + part_columns]))
         for at in range(0, len(changing), part_columns)
     ]
-    constants = compress(mask + _shuffled(constant))
+    constants = compress(mask + constant)
     return Packed(block.times[0], block.times[-1], rows, _pack_times(block.times, compress), constants, parts)
 
 
-def _shuffled(doubles: bytes) -> bytes:
-    return b"".join([doubles[place::_WIDTH] for place in range(_WIDTH)])
-
-
-def _unshuffled(planes: bytes) -> bytes:
-    count = len(planes) // _WIDTH
-    doubles = bytearray(len(planes))
-    for place in range(_WIDTH):
-        doubles[place::_WIDTH] = planes[place * count : (place + 1) * count]
-    return bytes(doubles)
-
-
-def _pack_times(times: array[int], compress: object) -> bytes:
+def _pack_times(times: array[int], compress: Callable[[bytes], bytes]) -> bytes:
     if len(times) < 3:
         return b""
     steps = array("q", map(sub, times[1:], times))
     if steps.count(steps[0]) == len(steps):
         return b""
-    assert callable(compress)
-    return bytes(compress(_shuffled(steps.tobytes())))
+    return compress(steps.tobytes())
 
 
 class Unpacker:
@@ -97,7 +85,7 @@ class Unpacker:
         if not data:
             step = (last_ms - first_ms) // (rows - 1) if rows > 1 else 1
             return array("q", range(first_ms, first_ms + rows * step, step))
-        steps = struct.unpack(f"={rows - 1}q", _unshuffled(self._bytes(data, (rows - 1) * _WIDTH)))
+        steps = struct.unpack(f"={rows - 1}q", self._bytes(data, (rows - 1) * _WIDTH))
         times = array("q", [first_ms])
         at = first_ms
         for step in steps:
@@ -114,24 +102,13 @@ class Unpacker:
         mask = found[:columns]
         if len(found) != columns + mask.count(1) * _WIDTH:
             raise DamagedError("constants of another layout")
-        return Constants(mask, _unshuffled(found[columns:]))
-
-    def part(self, data: bytes, columns: int, rows: int) -> bytes:
-        """The changing columns of a part, one behind the other. Raise DamagedError."""
-        return _unshuffled(self._bytes(data, columns * rows * _WIDTH))
+        return Constants(mask, found[columns:])
 
     def columns(self, data: bytes, columns: int, rows: int, wanted: list[int]) -> list[bytes]:
         """Some columns of a part, by their place in it. Raise DamagedError."""
-        planes = self._bytes(data, columns * rows * _WIDTH)
-        count = columns * rows
-        found = []
-        for place in wanted:
-            column = bytearray(rows * _WIDTH)
-            for byte in range(_WIDTH):
-                start = byte * count + place * rows
-                column[byte::_WIDTH] = planes[start : start + rows]
-            found.append(bytes(column))
-        return found
+        size = rows * _WIDTH
+        found = self._bytes(data, columns * size)
+        return [found[place * size : (place + 1) * size] for place in wanted]
 
 
 @dataclass(slots=True)

@@ -45,20 +45,22 @@ def test_a_histogram_is_one_point_for_telegraf_and_its_series_for_prometheus() -
         ("lat", ("POST",), {"125000": 1994, "1e+06": 2005, "+Inf": 2025, "sum": 102726334, "count": 2025})
     ]
     assert [(r.group.fields[0].prom, r.group.fields[0].kind, r.tags, r.values) for r in series] == [
-        ("lat_bucket", "counter", ("125000", "POST"), (1994,)),
-        ("lat_bucket", "counter", ("1e+06", "POST"), (2005,)),
-        ("lat_bucket", "counter", ("+Inf", "POST"), (2025,)),
-        ("lat_sum", "counter", ("POST",), (102726334,)),
-        ("lat_count", "counter", ("POST",), (2025,)),
+        ("lat_bucket", "histogram", ("125000", "POST"), (1994,)),
+        ("lat_bucket", "histogram", ("1e+06", "POST"), (2005,)),
+        ("lat_bucket", "histogram", ("+Inf", "POST"), (2025,)),
+        ("lat_sum", "histogram", ("POST",), (102726334,)),
+        ("lat_count", "histogram", ("POST",), (2025,)),
     ]
 
 
-def test_a_summarys_quantiles_are_gauges_and_telegrafs_fields() -> None:
+def test_a_summary_stays_one_family_and_gives_telegrafs_fields() -> None:
     families = parse_prom_text(b'# TYPE s summary\ns{quantile="0.5"} 1\ns{quantile="0.99"} 7\ns_sum 9\ns_count 3\n')
     found = SampleGroups().readings(families)
     assert [r.as_dict() for r in found if r.group.in_influx] == [{"0.5": 1, "0.99": 7, "sum": 9, "count": 3}]
-    kinds = {r.group.fields[0].prom: r.group.fields[0].kind for r in found if r.group.in_prom}
-    assert kinds == {"s": "gauge", "s_sum": "counter", "s_count": "counter"}
+    parts = {
+        r.group.fields[0].prom: (r.group.fields[0].kind, r.group.fields[0].family) for r in found if r.group.in_prom
+    }
+    assert parts == {"s": ("summary", "s"), "s_sum": ("summary", "s"), "s_count": ("summary", "s")}
 
 
 def test_the_same_series_keeps_its_group_whatever_the_order_of_its_labels() -> None:

@@ -1,0 +1,143 @@
+"""Reads blocks of the history file, through one connection; used under the lock of whoever owns it."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sinks.history.chunks import Constants, Unpacker, layout_from
+from sinks.history.columns import Block, Layout, collapsed
+from sinks.history.schema import PARTS_PER_BLOCK
+from sinks.history.tiers import KINDS, RAW, Tier
+
+PART_COLUMNS: Final = {0: 8, 1: 16 * KINDS, 2: 16 * KINDS}  # by tier; fewer read faster, more pack better
+_MOST_LAYOUTS: Final = 256  # remembered
+
+_BLOCKS = (
+    "SELECT id, layout, since_ms, first_ms, last_ms, rows, times, constants FROM block"
+    " WHERE tier = ? AND source = ? AND last_ms >= ? AND first_ms <= ? ORDER BY first_ms, id"
+)
+
+
+@dataclass(slots=True)
+class Stored:
+    """A block of the file, its parts not read yet. It hides older blocks from `since_ms` to `last_ms`."""
+
+    id: int
+    tier: int
+    layout: Layout
+    since_ms: int
+    first_ms: int
+    last_ms: int
+    rows: int
+    times: array[int]
+    constants: Constants
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The rows low <= row < high of a block, those no newer block hides."""
+
+    block: Stored
+    low: int
+    high: int
+
+
+class Reader:
+    """Blocks and columns out of one connection. Raises sqlite3.Error and DamagedError."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._unpacker = Unpacker()
+        self._layouts: dict[int, Layout] = {}
+
+    def stretches(self, tier: Tier, source: int, start_ms: int, end_ms: int) -> list[Stretch]:
+        """What is to be read of a source in [start, end], in order of time, never the same moment twice."""
+        rows = self.connection.execute(_BLOCKS, (tier.number, source, start_ms, end_ms)).fetchall()
+        blocks = [self._stored(tier.number, row) for row in rows]
+        found = []
+        for low_ms, high_ms, block in _visible(blocks):
+            low = bisect_left(block.times, max(low_ms, start_ms))
+            high = bisect_right(block.times, min(high_ms, end_ms))
+            if low < high:
+                found.append(Stretch(block, low, high))
+        return found
+
+    def _stored(self, tier: int, row: tuple[int, int, int, int, int, int, bytes, bytes]) -> Stored:
+        number, layout_id, since_ms, first_ms, last_ms, rows, times, constants = row
+        layout = self._layout(layout_id)
+        width = len(layout.series) * (1 if tier == RAW.number else KINDS)
+        return Stored(number, tier, layout, since_ms, first_ms, last_ms, rows,
+                      self._unpacker.times(first_ms, last_ms, rows, times),
+                      self._unpacker.constants(constants, width))  # fmt: skip
+
+    def _layout(self, number: int) -> Layout:
+        known = self._layouts.get(number)
+        if known is None:
+            row = self.connection.execute("SELECT series FROM layout WHERE id = ?", (number,)).fetchone()
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts.clear()
+            known = self._layouts[number] = layout_from(row[0] if row else b"")
+        return known
+
+    def columns(self, block: Stored, places: Sequence[int]) -> list[bytes]:
+        """Columns of a block by their places, 8 bytes where constant; each part is read once."""
+        found: dict[int, bytes] = {}
+        by_part: dict[int, list[tuple[int, int]]] = {}
+        size = PART_COLUMNS[block.tier]
+        constants = block.constants
+        for place in places:
+            value = constants.value(place)
+            if value is not None:
+                found[place] = value
+            else:
+                part, within = divmod(constants.rank(place), size)
+                by_part.setdefault(part, []).append((place, within))
+        for part, wanted in by_part.items():
+            row = self.connection.execute(
+                "SELECT data FROM part WHERE id = ?", (block.id * PARTS_PER_BLOCK + part,)
+            ).fetchone()
+            width = min(size, constants.changing - part * size)
+            data = row[0] if row else b""
+            columns = self._unpacker.columns(data, width, block.rows, [within for _, within in wanted])
+            found.update(zip((place for place, _ in wanted), columns, strict=True))
+        return [found[place] for place in places]
+
+    def whole(self, stretch: Stretch) -> Block:
+        """All columns of a stretch."""
+        block = stretch.block
+        columns = self.columns(block, range(len(block.constants.mask)))
+        if stretch.low > 0 or stretch.high < block.rows:
+            low, high = stretch.low * 8, stretch.high * 8
+            columns = [c if len(c) == 8 else collapsed(c[low:high]) for c in columns]
+        return Block(block.layout, block.times[stretch.low : stretch.high], columns)
+
+    def forget_layouts(self) -> None:
+        """Layouts were deleted; their numbers may come again."""
+        self._layouts.clear()
+
+
+def _visible(blocks: list[Stored]) -> Iterable[tuple[int, int, Stored]]:
+    """Which stretch of time of each block no newer block hides, in order of time."""
+    before = -(2**62)
+    for block in blocks:
+        if block.since_ms <= before:
+            return _cut_up(blocks)
+        before = block.last_ms
+    return [(block.first_ms, block.last_ms, block) for block in blocks]
+
+
+def _cut_up(blocks: list[Stored]) -> list[tuple[int, int, Stored]]:
+    covered: list[tuple[int, int]] = []
+    found = []
+    for block in sorted(blocks, key=lambda one: one.id, reverse=True):
+        left = [(block.first_ms, block.last_ms)]
+        for low, high in covered:
+            left = [piece for a, b in left for piece in ((a, min(b, low - 1)), (max(a, high + 1), b)) if piece[0] <= piece[1]]
+        found += [(a, b, block) for a, b in left]
+        covered.append((block.since_ms, block.last_ms))
+    return sorted(found, key=lambda piece: piece[0])
