@@ -61,7 +61,7 @@ class Digest:
     next_at: float
     entries: dict[str, DigestEntry] = field(default_factory=dict)  # by fingerprint
     notes: list[DigestNote] = field(default_factory=list)
-    left_out: int = 0  # alerts beyond the most an entry is kept for
+    left_out: set[str] = field(default_factory=set)  # fingerprints of alerts beyond the most that are kept
 
     def observe(self, alert: Alert) -> None:
         """Take note of an alert in its present state."""
@@ -69,7 +69,7 @@ class Digest:
         if known is None and not alert.is_firing:
             return  # over before it was ever heard of
         if known is None and len(self.entries) >= _MOST_ENTRIES:
-            self.left_out += 1
+            self.left_out.add(alert.fingerprint)
             return
         entry = known or DigestEntry(alert.resolved(alert.starts_at), first_at=alert.starts_at)
         began = alert.is_firing and not entry.alert.is_firing
@@ -92,7 +92,7 @@ class Digest:
             for one in entries
             if one.alert.is_firing
         }
-        self.notes, self.left_out, self.next_at = [], 0, next_at
+        self.notes, self.left_out, self.next_at = [], set(), next_at
         return entries, notes
 
     def as_state(self) -> dict[str, Any]:

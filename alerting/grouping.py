@@ -17,7 +17,7 @@ from agent.core.labels import Labels, show
 from agent.core.units import format_duration
 from alerting.digest import Digest
 from alerting.muting import Judge, Mute, nothing_muted
-from alerting.notify.message import Alert, DigestEntry, DigestNote, Notification
+from alerting.notify.message import Alert, DigestEntry, DigestNote, Notification, printable
 from alerting.routing import Route
 
 _MUTED = "muted"  # told as firing once, and muted now
@@ -68,7 +68,7 @@ class Dispatcher:
     def update(self, alerts: Iterable[Alert], now: float) -> list[Decision]:
         """Take alerts in their present state; the decisions are those already clear (nothing is sent from here)."""
         decisions: list[Decision] = []
-        for alert in alerts:
+        for alert in map(printable, alerts):
             for route in self._root.matching(alert.labels):
                 if route.digest is not None:
                     self._digest(route, now).observe(alert)
@@ -206,7 +206,7 @@ class Dispatcher:
 
     def _tell_digest(self, route: Route, digest: Digest, now: float) -> Decision:
         assert route.digest is not None  # only such routes have one
-        left_out = digest.left_out
+        left_out = len(digest.left_out)
         entries, notes = digest.take(route.digest.next_at(now))
         key = f"{route.key}:digest"
         if not entries and not notes:
@@ -256,7 +256,7 @@ class _SavedDigest(msgspec.Struct):
     next_at: float
     entries: list[DigestEntry]
     notes: list[DigestNote]
-    left_out: int = 0
+    left_out: set[str] = set()
 
 
 class _Saved(msgspec.Struct):

@@ -63,7 +63,7 @@ class Muting:
         silences = self.silences.muting(alert.labels, now)
         if not silences:
             return None
-        for silence in silences:
+        for silence in silences if alert.is_firing else ():
             self.silences.note(silence, alert.fingerprint)
         longest = silences[0]
         until = longest.until(now)

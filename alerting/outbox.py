@@ -118,9 +118,14 @@ def attempt(notifier: Notifier, claimed: Claimed) -> Outcome:
 
 
 class Outbox:
-    """Messages on their way. `connection` may be shared with who keeps other state: see `transaction`."""
+    """Messages on their way. `connection` may be shared with who keeps other state: see `transaction`.
+
+    It must be opened with `isolation_level=None`; transactions are ours. Raise ValueError when it is not.
+    """
 
     def __init__(self, connection: sqlite3.Connection, options: OutboxOptions | None = None) -> None:
+        if connection.isolation_level is not None:
+            raise ValueError("outbox: the connection begins transactions by itself; open it with isolation_level=None")
         self._db = connection
         self._options = options or OutboxOptions()
         self._db.executescript(SCHEMA)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from agent.core.options import option
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Percent, Seconds
+from backup.assertions import Assertion
 from backup.coding import Compression, Encryption
 from backup.retention import Retention, check_preset, policy
 from backup.schedule import Schedule, check_schedule
@@ -54,25 +55,6 @@ class TargetCommon:
     retention: str | Retention | None = option(
         None, "Which copies stay there; null: as the job says.", check=check_preset
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Assertion:
-    """What must be true of what a drill restored; write at least one of them."""
-
-    archive: str | None = option(None, "Archive it is about; null: the first, or only one.")
-    sql: str | None = option(None, "Query that gives one value; alone, it must be true.", example="SELECT count(*) > 0 FROM users")  # fmt: skip
-    equals: str | None = option(None, "What `sql` gives.")
-    min_rows: dict[str, int] = option(dict, "Table to the least number of its rows.", example="{users: 1000}")
-    newest_within: dict[str, Seconds] = option(
-        dict, "`table.column` to the most time since its newest value.", example="{orders.created_at: 26h}"
-    )
-    tolerance: Percent | None = option(None, "Most that row counts differ from the estimates of the manifest.")
-    file_exists: list[str] = option(list, "Paths inside what was restored.", example="[etc/passwd]")
-
-    def __post_init__(self) -> None:
-        if not (self.sql or self.min_rows or self.newest_within or self.tolerance is not None or self.file_exists):
-            raise ValueError("asserts nothing; write sql, min_rows, newest_within, tolerance or file_exists")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from backup import children
+from backup.assertions import Assertion, Outcome
 from backup.children import Guard, Step
 from backup.errors import BackupError, SourceFailed
 from backup.redact import Redactor
@@ -45,15 +46,6 @@ class Restored:
     size: int = 0
     refused: Sequence[str] = ()
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One assertion of a drill: what was expected, whether it held, what was found."""
-
-    assertion: str
-    is_met: bool
-    found: str = ""
 
 
 @dataclass(slots=True)
@@ -106,10 +98,11 @@ class Source(Protocol):
         """
         ...
 
-    def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Any]) -> list[Outcome]:
+    def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
+              estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
         """Restore into something thrown away (inside `work.scratch`, or a server of its own) and look at it.
 
-        `assertions`: of `backup.job.Assertion`.
+        `estimates`: rows by table, as the manifest has them. `backup.assertions.judge` does the looking.
         """
         ...
 

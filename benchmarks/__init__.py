@@ -1,1 +1,1 @@
-"""What the agent costs, measured beside its peers: `python -m benchmarks.agent`, `pytest benchmarks --benchmark-only`."""
+"""What the agent costs, beside its peers (`python -m benchmarks.agent`) and piece by piece (`pytest benchmarks`)."""

@@ -7,6 +7,7 @@ agent sends to is not measured.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -29,7 +30,7 @@ from tests.servers.node_exporter import NodeExporter
 from tests.servers.promql_api import Series
 from tests.servers.victoriametrics import VictoriaMetrics
 
-SETTLE_S = 8.0  # caches fill, the first flush and everything done once at the start are over
+SETTLE_S = 12.0  # caches fill; the first flush, which imports the client, is over
 STARTS = 5
 SCRAPE_S = 15.0
 FLUSHED_S = 12.0  # after this the sink, which writes each 10 s, has delivered what was collected before
@@ -69,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed agent is byte-compiled; so is this one after a start
     modes = [mode for mode in MODES if mode.name in options.modes.split(",")]
-    rounds = []
-    for _ in range(options.rounds):
-        rounds.append([figure for mode in modes for figure in measure(mode, options.seconds, options.peers.split(","))])
+    peers = [name for name in options.peers.split(",") if name]
+    rounds = [
+        [figure for mode in modes for figure in measure(mode, options.seconds, peers)] for _ in range(options.rounds)
+    ]
     figures = medians(rounds)
     if options.json:
         print(json.dumps({"machine": machine(), "figures": [as_json(figure) for figure in figures]}, indent=1))
@@ -144,11 +146,11 @@ def count_between(series: Iterable[Series], begin: float, end: float) -> int:
 
 
 def lateness_p99_ms(series: Iterable[Series], begin: float) -> float:
-    """Of the runs after `begin`: how long after its slot a run began. A value is a run when it is not the one before."""
+    """Of the runs after `begin`: how long after its slot a run began. A value like the one before is no new run."""
     late = []
     for one in series:
         values = [value for at, value in zip(one.times, one.values, strict=True) if at >= begin]
-        late += [value * 1e3 for before, value in zip(values, values[1:], strict=False) if value != before]
+        late += [value * 1e3 for before, value in itertools.pairwise(values) if value != before]
     return percentile(late, 0.99)
 
 

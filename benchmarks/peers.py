@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from agent.config import load
@@ -66,5 +67,5 @@ def agent_config(*, influxdb_url: str | None, interval: str | None) -> str:
         lines.append(f'sinks: {{influxdb: {{url: "{influxdb_url}", org: home, bucket: hosts, flush_interval: 10s}}}}')
     if interval is not None:
         lines.append("collectors:")
-        lines += [f"  {name}: {{interval: {interval}}}" for name in load().settings.collectors]
+        lines += [f"  {name}: {{interval: {interval}}}" for name in load(os.devnull).settings.collectors]
     return "\n".join(lines) + "\n"

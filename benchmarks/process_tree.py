@@ -66,7 +66,6 @@ class ProcessTree:
         self._cpu_ns: dict[tuple[int, int], int] = {}  # by process and thread id
         self._switches: dict[tuple[int, int], int] = {}
         self._written: dict[int, int] = {}
-        self._names: dict[tuple[int, int], str] = {}
 
     def look(self) -> Use:
         """What has been used up to now. Raise ProcessLookupError when the first process has ended."""
@@ -96,9 +95,10 @@ class ProcessTree:
                 continue  # it has just ended
         return Memory(rss * 1024, pss * 1024)
 
-    def cpu_by_thread(self) -> dict[str, int]:
-        """Nanoseconds by thread, as of the last look."""
-        return {f"{self._names[key]} ({key[1]})": ns for key, ns in self._cpu_ns.items()}
+    @property
+    def threads(self) -> dict[tuple[int, int], int]:
+        """CPU nanoseconds by process and thread id, ended ones included, as of the last look."""
+        return dict(self._cpu_ns)
 
     def _descendants(self) -> list[int]:
         try:
@@ -113,7 +113,6 @@ class ProcessTree:
             try:
                 self._cpu_ns[key] = parse_schedstat((thread / "schedstat").read_text())
                 self._switches[key] = switches_of(parse_status((thread / "status").read_text()))
-                self._names[key] = (thread / "comm").read_text().strip()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # the thread has just ended
         self._written[pid] = parse_status((base / "io").read_text())["write_bytes"]

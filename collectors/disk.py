@@ -130,6 +130,8 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
             fstype, source, super_options = words[dash + 1 : dash + 4]
             major, _, minor = words[2].decode("ascii", "replace").partition(":")
             point = _unescape(words[4])
+            if b"\0" in point + _unescape(source):
+                raise ValueError("a NUL, which no path can hold")
             mounts.pop(point, None)  # so that it takes its place in the order of mounting
             mounts[point] = Mount(
                 major, minor, point, frozenset(words[5].split(b",")), _text(fstype), _text(source),

@@ -192,7 +192,7 @@ class DiskIO:
         """Readings that say what the device is; udev may know nothing (containers, systems without udev)."""
         try:
             udev = parse_udev(read_file(self.host.file(f"/run/udev/data/b{disk.major}:{disk.minor}")))
-        except SourceError:
+        except (SourceError, ValueError):  # ValueError: a damaged diskstats gave a number with a NUL
             udev = {}
         get = udev.get
         rotational = read_text(self.host.sys(f"block/{disk.name}/queue/rotational")) or ""

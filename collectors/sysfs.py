@@ -19,7 +19,7 @@ def read_attribute(path: str) -> bytes | None:
     try:
         # Without O_NONBLOCK a sensor whose hardware sleeps would hold the whole collector.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a damaged file gave a name with a NUL, and no file is called so
         return None
     try:
         return os.read(fd, _MOST_BYTES)

@@ -113,6 +113,6 @@ class Email:
         message["References"] = thread
         message["Auto-Submitted"] = "auto-generated"
         message["X-Auto-Response-Suppress"] = "All"
-        message.set_content(render.text(notification, _LONGEST_TEXT) + "\n\n-- \n" + notification.reason)
+        message.set_content(render.text(notification, _LONGEST_TEXT) + f"\n\n-- \nWhy now: {notification.reason}")
         message.add_alternative(render.html_page(notification), subtype="html")
         return message

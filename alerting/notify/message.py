@@ -63,6 +63,18 @@ class Alert:
         return replace(self, state="resolved", ends_at=at)
 
 
+def printable(alert: Alert) -> Alert:
+    """The alert without bytes that are no UTF-8, which names of mounts may hold and no receiver takes."""
+    words = [word for pair in (*alert.labels, *alert.annotations) for word in pair]
+    if all(word.isascii() for word in words):
+        return alert
+    return replace(alert, labels=_printable(alert.labels), annotations=_printable(alert.annotations))
+
+
+def _printable(pairs: Labels) -> Labels:
+    return tuple((name, value.encode("utf-8", "replace").decode()) for name, value in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class DigestEntry:
     """What one alert did since the last digest."""

@@ -212,7 +212,9 @@ def html_page(notification: Notification) -> str:
     body = _html_digest(notification) if notification.kind == "digest" else _html_alerts(notification)
     color = _GREY if notification.kind == "digest" else _RED if notification.status == "firing" else _GREEN
     link = _html_link(notification.external_url, "open Vigilhost")
-    reason = f'<p style="color:{_GREY};font-size:12px">{_escape(notification.reason)}{link and " · " + link}</p>'
+    reason = (
+        f'<p style="color:{_GREY};font-size:12px">Why now: {_escape(notification.reason)}{link and " · " + link}</p>'
+    )
     return (
         '<!DOCTYPE html><html><head><meta charset="utf-8"></head>'
         '<body style="font-family:sans-serif;font-size:14px;color:#222;margin:0;padding:16px">'

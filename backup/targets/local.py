@@ -214,14 +214,18 @@ class _FileUpload:
 
     def commit(self) -> None:
         with _as_failure(self._shown):
-            if self._may_replace:
-                os.rename(self._part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            else:
-                # link fails where the name is taken, which rename would not notice.
-                os.link(self._part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-                os.unlink(self._part, dir_fd=self._directory)
+            if not self._may_replace and self._is_taken():
+                raise TargetFailed(f"{self._shown}: is there already; nothing is overwritten")
+            os.rename(self._part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             os.fsync(self._directory)
             self._close()
+
+    def _is_taken(self) -> bool:
+        try:
+            os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def abort(self) -> None:
         if self._is_over:

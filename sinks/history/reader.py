@@ -107,18 +107,17 @@ class Reader:
             found.update(zip((place for place, _ in wanted), columns, strict=True))
         return [found[place] for place in places]
 
-    def whole(self, stretch: Stretch) -> Block:
-        """All columns of a stretch."""
-        block = stretch.block
-        columns = self.columns(block, range(len(block.constants.mask)))
-        if stretch.low > 0 or stretch.high < block.rows:
+    def block(self, stretch: Stretch, series: Iterable[int]) -> Block:
+        """The columns of these series in a stretch, those it does not know left out."""
+        stored = stretch.block
+        known = stored.layout.places
+        wanted = [one for one in series if one in known]
+        kinds = 1 if stored.tier == RAW.number else KINDS
+        columns = self.columns(stored, [known[one] * kinds + kind for one in wanted for kind in range(kinds)])
+        if stretch.low > 0 or stretch.high < stored.rows:
             low, high = stretch.low * 8, stretch.high * 8
-            columns = [c if len(c) == 8 else collapsed(c[low:high]) for c in columns]
-        return Block(block.layout, block.times[stretch.low : stretch.high], columns)
-
-    def forget_layouts(self) -> None:
-        """Layouts were deleted; their numbers may come again."""
-        self._layouts.clear()
+            columns = [column if len(column) == 8 else collapsed(column[low:high]) for column in columns]
+        return Block(Layout(wanted), stored.times[stretch.low : stretch.high], columns)
 
 
 def _visible(blocks: list[Stored]) -> Iterable[tuple[int, int, Stored]]:

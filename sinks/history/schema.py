@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 _FIRST: Final = """
-CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_ms INTEGER NOT NULL);
+CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL, last_ms INTEGER NOT NULL);
 CREATE TABLE series (id INTEGER PRIMARY KEY, source INTEGER NOT NULL, labels TEXT NOT NULL);
 CREATE TABLE layout (
-    id INTEGER PRIMARY KEY, source INTEGER NOT NULL, series BLOB NOT NULL,
+    id INTEGER PRIMARY KEY, tier INTEGER NOT NULL, source INTEGER NOT NULL, series BLOB NOT NULL,
     first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL
 );
 CREATE TABLE block (

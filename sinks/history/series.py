@@ -5,6 +5,7 @@ A series belongs to one source (a collector): the same labels from two sources a
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Registry:
         self._by_name: dict[str, dict[int, Series]] = {}
         self._texts: dict[str, str] = {}  # label names and values, each once
         self._next = 1
+        self._next_source = 1
         self.refused = 0  # series beyond the most
         self.unsaved: list[Series] = []
         self.unsaved_sources: list[tuple[int, str]] = []
@@ -41,16 +43,24 @@ class Registry:
         """Take over what a file knows."""
         with self._guard:
             for number, name in sources:
-                self._sources[name] = number
+                self._sources.setdefault(name, number)
+                self._next_source = max(self._next_source, number + 1)
             for one in series:
                 self._add(one)
+
+    def begin_apart(self) -> None:
+        """The file cannot be read yet: count where it will hardly have counted, so that both can be joined later."""
+        with self._guard:
+            self._next = random.randrange(2**31, 2**32 - 2**24)
+            self._next_source = random.randrange(2**20, 2**31)
 
     def source(self, name: str) -> int:
         """The number of a source."""
         with self._guard:
             known = self._sources.get(name)
             if known is None:
-                known = self._sources[name] = max(self._sources.values(), default=0) + 1
+                known = self._sources[name] = self._next_source
+                self._next_source += 1
                 self.unsaved_sources.append((known, name))
             return known
 

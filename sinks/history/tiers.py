@@ -17,7 +17,7 @@ from math import isfinite
 from operator import lt
 from typing import Final, NamedTuple
 
-from sinks.history.columns import ABSENT, ABSENT_BYTES, Block, Layout, collapsed, present
+from sinks.history.columns import ABSENT, ABSENT_BYTES, Block, Layout, collapsed, expanded, present
 from sinks.history.promql import numbers
 from sinks.history.promql.storage import STALE_BYTES, is_stale
 
@@ -141,16 +141,19 @@ def bucket(times: Sequence[int], values: array[float], end_ms: int) -> Bucket | 
     )
 
 
-def from_buckets(block: Block, step_ms: int) -> Block | None:
-    """Coarser buckets of finer ones; None where there are none."""
-    ends = list(dict.fromkeys(bucket_end(at, step_ms) for at in block.times))
-    found: dict[int, list[tuple[float, ...]]] = {}
-    for series, rows in rows_of(block).items():
-        by_end: dict[int, list[tuple[int, Bucket]]] = {}
-        for fine_end, one in rows:
-            by_end.setdefault(bucket_end(fine_end, step_ms), []).append((fine_end, one))
-        found[series] = [_combined(by_end[end], end) if end in by_end else _MISSING for end in ends]
-    return _block(ends, found)
+def from_buckets(blocks: Sequence[Block], step_ms: int) -> Block | None:
+    """Coarser buckets of finer ones, whose blocks come in order of time; None where there are none."""
+    ends = list(dict.fromkeys(bucket_end(at, step_ms) for block in blocks for at in block.times))
+    by_series: dict[int, dict[int, list[tuple[int, Bucket]]]] = {}
+    for block in blocks:
+        for series, rows in rows_of(block).items():
+            by_end = by_series.setdefault(series, {})
+            for fine_end, one in rows:
+                by_end.setdefault(bucket_end(fine_end, step_ms), []).append((fine_end, one))
+    return _block(ends, {
+        series: [_combined(by_end[end], end) if end in by_end else _MISSING for end in ends]
+        for series, by_end in by_series.items()
+    })  # fmt: skip
 
 
 def _combined(parts: list[tuple[int, Bucket]], end_ms: int) -> Bucket:
@@ -188,7 +191,7 @@ def rows_of_columns(times: array[int], columns: Sequence[bytes]) -> list[tuple[i
     rows = len(times)
     if columns[0] == ABSENT_BYTES:
         return []
-    kinds = [array("d", column if len(column) == 8 * rows else column * rows) for column in columns]
+    kinds = [array("d", expanded(column, rows)) for column in columns]
     found = list(zip(times, map(Bucket._make, zip(*kinds, strict=True)), strict=True))
     if ABSENT_BYTES in columns[0]:
         return [(end, one) for end, one in found if one.count == one.count]

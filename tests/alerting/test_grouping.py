@@ -214,6 +214,27 @@ def test_an_empty_digest_is_not_sent_but_explained() -> None:
     assert [one.sentence for one in decisions] == ["not sent: nothing happened since the last digest"]
 
 
+def test_a_digest_beyond_its_size_counts_each_alert_once() -> None:
+    groups = dispatcher(digest={"at": "08:00"})
+    for second in range(3):
+        groups.update([alert(instance=str(index)) for index in range(2005)], T0 + second)
+    (note,) = sent(run(groups, T0 + 86400))
+    assert (len(note.entries), note.truncated_alerts) == (2000, 5)
+
+
+def test_a_silence_until_resolved_ends_with_the_alert() -> None:
+    groups, muting = dispatcher(group_wait="0s"), Muting(silences=Silences())
+    groups.update([alert(instance="db1")], T0)
+    run(groups, T0, muting.judge)
+    muting.silences.add(new_silence("instance=db1", T0 + 1, T0 + HOUR, "on it", ends_on_resolve=True))
+    groups.look_again(T0 + 1)
+    run(groups, T0 + 1, muting.judge)
+    over = alert(instance="db1").resolved(T0 + 60)
+    groups.update([over], T0 + 60)
+    assert len(muting.silences.resolved(over.fingerprint, T0 + 60)) == 1
+    assert times(run(groups, T0 + 70, muting.judge)) == [(61, "1 resolved")]
+
+
 def history(restart_at: int | None) -> list[tuple[float, str]]:
     """An alert's life from pending to resolved, the dispatcher replaced after so many steps."""
     groups, out = dispatcher(group_wait="5s", repeat_interval="20s"), []
@@ -239,6 +260,17 @@ def test_alerts_of_a_route_that_is_gone_come_back_at_a_restart() -> None:
     assert after.restore(groups.snapshot()) == [alert(a="b")]
     with pytest.raises(ValueError, match="saved groups"):
         after.restore(b"{")
+
+
+def test_labels_that_are_no_utf8_survive_a_restart() -> None:
+    groups = dispatcher(group_wait="0s", group_by=["mount"])
+    broken = alert(mount=b"/mnt/\xff \xc3\xa9".decode("utf-8", "surrogateescape"))
+    groups.update([broken], T0)
+    assert [note.group_key for note in sent(groups.due(T0))] == ['{}:{mount="/mnt/? é"}']
+    after = dispatcher(group_wait="0s", group_by=["mount"])
+    after.restore(groups.snapshot())
+    after.update([broken.resolved(T0 + 1)], T0 + 1)
+    assert times(run(after, T0 + HOUR)) == [(2, "1 resolved")]
 
 
 def test_ten_thousand_alerts_of_one_rule_are_one_message() -> None:

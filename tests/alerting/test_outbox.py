@@ -268,6 +268,11 @@ def test_labels_that_are_no_utf8_do_not_stop_a_message() -> None:
     assert ("mount", "/mnt/?") in claimed.notification.alerts[0].labels
 
 
+def test_a_connection_with_transactions_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="isolation_level=None"):
+        Outbox(sqlite3.connect(":memory:"))
+
+
 def test_decisions_and_groups_can_share_one_transaction() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     box = Outbox(connection)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.config.registry import COLLECTORS
 from agent.core.errors import SourceError
 from agent.core.model import Failed, Reading, Tick
 from collectors.influx_line import parse_influx_lines
@@ -140,7 +141,8 @@ def test_a_damaged_host_gives_readings_or_a_source_error(host: str, share: float
                             assert str(error)  # noqa: PT017  # any other exception fails the test by itself
                             continue
                         except Exception as error:
-                            pytest.fail(f"{collector.name}, seed {seed}: {error!r}")
+                            error.add_note(f"{collector.name}, seed {seed}")
+                            raise
                         assert {type(item) for item in items} <= {Reading, Failed}
                         speaks_both_dialects(Tick(1, collector.name, [i for i in items if isinstance(i, Reading)]))
             clock.passed += 60
@@ -148,3 +150,27 @@ def test_a_damaged_host_gives_readings_or_a_source_error(host: str, share: float
             assert {tick.collector for tick in again.ticks} == healthy, seed
             for collector in built:
                 every.close(collector)
+
+
+NAMES_WITH_NUL = [
+    ("bonding", "sys/class/net/bonding_masters", b"bo\0nd\n", "of a bond"),
+    ("bonding", "sys/class/net/bond0/bonding/slaves", b"en\0o1 eno2\n", "of a part of a bond"),
+    ("disk", "proc/1/mountinfo", b"28 1 25\0:1 / /mnt/a\\000b\\012 rw - ext4 /dev/mapper/x\\000y rw\n", "of a mount"),
+    ("diskio", "proc/diskstats", b"8 \x000 s\0da 1 2 3 4 5 6 7 8 9 10 11\n", "of a disk"),
+    ("mdadm", "proc/mdstat", b"md\x000 : active raid1 sda[0] sdb[1]\n      1024 blocks [2/2] [UU]\n\n", "of an array"),
+    ("net", "proc/net/dev", b"\n\n et\0h0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n", "of an interface"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "what"), NAMES_WITH_NUL, ids=[row[3] for row in NAMES_WITH_NUL])
+def test_a_nul_in_a_name_breaks_nothing(name: str, file: str, content: bytes, what: str, tmp_path: Path) -> None:
+    """Such a name comes from a file that is no longer what it was, and then no file can be called so."""
+    tree = HostTree("big", tmp_path)
+    tree.write(file, content)
+    collector = COLLECTORS.find(name)(host=tree.host)
+    try:
+        speaks_both_dialects(every.tick_of(collector, every.Clock()))
+    except SourceError as error:
+        print(f"{what}: {error}")  # an answer as good as readings without it
+    finally:
+        every.close(collector)

@@ -1,0 +1,111 @@
+"""Directories and files, as one tar archive with access control lists, extended attributes and holes kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.core.clock import NS, SystemClock
+from agent.core.options import option, required
+from backup import extract
+from backup.assertions import Assertion, Outcome, judge
+from backup.children import Step
+from backup.errors import Damaged, SourceFailed
+from backup.source import Facts, Restored, Stream, Work
+
+NAME = "files"
+MOST_LISTED = 100  # changed files named in the manifest
+# What tar says of a file that changed while it was read; its exit status is 1 then.
+_CHANGED = re.compile(r"tar: (.*): (?:file changed as we read it|File removed before we read it|File shrank by .*)")
+TAR = ("tar", "--create", "--file=-", "--format=posix", "--acls", "--xattrs", "--xattrs-include=*", "--sparse",
+       "--blocking-factor=128")  # fmt: skip
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/") or "/../" in f"{path}/":
+        raise ValueError("is not a plain absolute path; begin it with / and leave out ..")
+
+
+@dataclass(slots=True)
+class Files:
+    """Backs up directories and files. Files that change meanwhile are a warning, listed in the manifest."""
+
+    paths: list[str] = required("Directories and files.", check=_check_path, example="[/etc, /home]")
+    exclude: list[str] = option(
+        list, "Patterns: with / at the beginning a path, otherwise any name.", example='[/var/cache, "*.tmp"]'
+    )
+    one_file_system: bool = option(False, "Leave out what is mounted inside them.")
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError("paths: is empty; write at least one")
+
+    def describe(self, work: Work) -> Facts:
+        for path in self.paths:
+            if not os.path.lexists(path):
+                raise SourceFailed(f"{path}: no such file or directory; correct source.files.paths")
+        version = work.run("tar", "--version").decode("utf-8", "replace").splitlines()[0]
+        return Facts({"tar": version.rpartition(" ")[2]}, {"paths": ", ".join(self.paths)})
+
+    def streams(self, work: Work) -> Iterator[Stream]:
+        changed: list[str] = []
+
+        def heed(line: str) -> None:
+            if (match := _CHANGED.fullmatch(line)) is not None and len(changed) < MOST_LISTED:
+                changed.append(f"changed while it was read: {match[1]}")
+
+        yield Stream(NAME, "tar", (tar_step("/", map(_below_root, self.paths), exclude=self.exclude, user=work.user,
+                     one_file_system=self.one_file_system, on_line=heed),), after=lambda: changed)  # fmt: skip
+
+    def decode_check(self, name: str, plain: int, work: Work) -> None:
+        list_tar(plain, work)
+
+    def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
+        """Extract into `to`. `allow`: `force`, and `links` and `setuid` as `backup.extract` has them."""
+        with extract.fresh(to, force="force" in allow) as directory:
+            return extract.extract(plain, directory, guard=work.guard, allow=allow)
+
+    def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
+              estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
+        return drill_tar(plain, work, assertions)
+
+    def sweep(self, work: Work) -> list[str]:
+        return []
+
+    def recipe(self, name: str) -> str:
+        return extract.RECIPE
+
+
+def tar_step(directory: str, names: Iterator[str], *, exclude: Sequence[str] = (), user: str | None = None,
+             one_file_system: bool = False, on_line: object = None) -> Step:  # fmt: skip
+    """GNU tar of names below a directory (`./etc`) to its standard output; what changes meanwhile is a warning."""
+    patterns = [f"--exclude=.{one}" for one in exclude if one.startswith("/")]
+    anywhere = [f"--exclude={one}" for one in exclude if not one.startswith("/")]
+    argv = [*TAR, *(["--one-file-system"] if one_file_system else []), f"--directory={directory}",
+            "--anchored", *patterns, "--no-anchored", *anywhere, "--", *names]  # fmt: skip
+    return Step(tuple(argv), user=user, warning_statuses=frozenset({1}), on_line=on_line)  # type: ignore[arg-type]
+
+
+def list_tar(plain: int, work: Work) -> None:
+    """Read a tar archive to its end. Raise Damaged."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        work.run("tar", "--list", "--file=-", stdin=plain, stdout=null, kind=Damaged)
+    finally:
+        os.close(null)
+
+
+def drill_tar(plain: int, work: Work, assertions: Sequence[Assertion]) -> list[Outcome]:
+    """Extract a tar archive in the scratch directory and look for files."""
+    directory = os.path.join(work.scratch, "drill")
+    with extract.fresh(directory, force=False) as staging:
+        done = extract.extract(plain, staging, guard=work.guard, allow=frozenset({"links", "setuid"}))
+    outcomes = [Outcome("members can be extracted", not done.refused, f"{done.count} members, {len(done.refused)} refused")]
+    now = SystemClock().wall_ns() / NS
+    return outcomes + [found for one in assertions for found in judge(one, now=now, root=directory)]
+
+
+def _below_root(path: str) -> str:
+    return "." + os.path.normpath(path) if os.path.normpath(path) != "/" else "."
