@@ -22,6 +22,7 @@ log = structlog.get_logger("control")
 SOCKET_NAME = "control.sock"
 _LONGEST_REQUEST = 64 * 1024
 _ANSWER_TIMEOUT_S = 60.0
+_RETRY_S = 30.0
 
 Command = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
@@ -38,6 +39,7 @@ class ControlSocket:
         self._commands = commands
         self._changing = changing
         self._server: asyncio.Server | None = None
+        self.has_tried = asyncio.Event()  # to listen, with or without success
 
     @property
     def path(self) -> str:
@@ -55,10 +57,26 @@ class ControlSocket:
         finally:
             os.umask(mask)
 
+    async def keep_trying(self) -> None:
+        """Listen, as soon as the directory takes a socket: it may be full or read-only now."""
+        reason = ""
+        while self._server is None:
+            try:
+                await self.start()
+            except OSError as error:
+                if str(error) != reason:
+                    log.error("control.no_socket", path=self.path, reason=str(error), again_in_s=_RETRY_S)
+                reason = str(error)
+            self.has_tried.set()
+            if self._server is None:
+                await asyncio.sleep(_RETRY_S)
+        if reason:
+            log.info("control.listening", path=self.path)
+
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
-from agent import __version__, journal_metrics, sdnotify, statedir
+from agent import __version__, journal_metrics, sdnotify, signals, statedir
 from agent.config import ConfigError, Entry, Loaded, Settings
 from agent.control import ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
@@ -23,16 +22,16 @@ from agent.http.app import build as build_app
 from agent.http.server import Server, bind
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
+from agent.log import configure as configure_log
 from agent.scheduler import Scheduler, Task
 from agent.sink_set import SinkSet
-from agent.telemetry import SelfMetrics
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 from sinks.prometheus import Exposition
 
 log = structlog.get_logger("agent")
 
-FLUSH_AT_STOP_S = 10.0
+FLUSH_AT_STOP_S = 5.0  # with the server's 2 s and the journal's 3 s, the end comes within 10 s
 STOP_JOURNAL_S = 3.0
 _FIXED = ("state_dir", "journal")  # options that a reload cannot change
 
@@ -56,6 +55,7 @@ class Daemon:
         self._started_at = time.monotonic()
         self.is_ready = False
         self.reload_error = ""
+        self._taken_over_ns = self._clock.wall_ns()  # when the configuration in force was
 
     # -- what the faces ask ------------------------------------------------------------------------------------------
 
@@ -88,6 +88,7 @@ class Daemon:
     async def run(self) -> None:
         """Start, run until SIGTERM or SIGINT, stop cleanly. Raise ListenError, StateDirError, OSError at the start."""
         faulthandler.enable()  # SIGABRT, which the watchdog sends, prints every thread's stack
+        signals.install(self.stop, self._reload_quietly)
         lock = statedir.claim(self._settings.state_dir)
         control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge"}))
         try:
@@ -98,8 +99,8 @@ class Daemon:
             self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
             self._hub.subscribe(keeper.append)
             self._apply(self._settings)
-            self._install_signals()
-            await control.start()
+            commanding = asyncio.create_task(control.keep_trying(), name="control")
+            await control.has_tried.wait()
             scheduling = asyncio.create_task(self._scheduler.run(), name="scheduler")
             watching = asyncio.create_task(self._watch(scheduling), name="watchdog")
             self._announce()
@@ -107,6 +108,7 @@ class Daemon:
             sdnotify.notify("STOPPING=1")
             watching.cancel()
             scheduling.cancel()
+            commanding.cancel()
             self._stat_helper.close()
             await self._sinks.stop(FLUSH_AT_STOP_S)
             await self._stop_serving()
@@ -124,12 +126,6 @@ class Daemon:
 
     def stop(self) -> None:
         self._stopping.set()
-
-    def _install_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_quietly)
 
     def _announce(self) -> None:
         self.is_ready = True
@@ -159,6 +155,8 @@ class Daemon:
 
     def reload(self) -> dict[str, Any]:
         """Read the configuration again and take over what changed. Raise ConfigError, ListenError, ControlError."""
+        if self._stopping.is_set():
+            raise ControlError("the agent is stopping")
         sdnotify.reloading()
         try:
             loaded = self._load()
@@ -172,7 +170,7 @@ class Daemon:
             raise
         finally:
             sdnotify.notify("READY=1")
-        self.reload_error = ""
+        self.reload_error, self._taken_over_ns = "", self._clock.wall_ns()
         for warning in loaded.warnings:
             log.warning("config.warning", message=str(warning))
         log.info("agent.reloaded", **changed)
@@ -194,6 +192,8 @@ class Daemon:
         kept = sum(1 for name, task in tasks.items() if self._scheduler.tasks.get(name) is task)
         self._scheduler.set_tasks(tasks.values())
         self._entries = entries
+        if settings.log != self._settings.log:
+            configure_log(settings.log.format, settings.log.level)
         if self._sinks is not None:
             self._sinks.take_over(settings, changed_sinks)
         self._settings = settings
@@ -208,16 +208,21 @@ class Daemon:
             if running is not None and is_same_host and self._entries.get(name) == entry:
                 tasks[name] = running
                 continue
-            collector = entry.build(host=host, stat_remote=self._stat_helper)
-            if isinstance(collector, SelfMetrics):
-                collector.scheduler, collector.sink_stats, collector.journal = (
-                    self._scheduler,
-                    self.sink_stats,
-                    self.journal,
-                )
+            collector = entry.build(host=host, **self._parts_for_collectors())
             offset, jitter = round(entry.common.offset * NS), round(entry.common.jitter * NS)
             tasks[name] = Task(collector, offset, jitter)
         return tasks, dict(settings.collectors)
+
+    def _parts_for_collectors(self) -> dict[str, Any]:
+        """What a collector may want of the agent, by the name of the field it has for it."""
+        return {
+            "stat_remote": self._stat_helper,
+            "stat_helper": self._stat_helper,
+            "scheduler": self._scheduler,
+            "sink_stats": self.sink_stats,
+            "journal": self.journal,
+            "reload_state": lambda: (not self.reload_error, self._taken_over_ns / NS),
+        }
 
     # -- faces -------------------------------------------------------------------------------------------------------
 

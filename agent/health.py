@@ -37,6 +37,7 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
     journal = summary(parts.journal) if parts.journal is not None else {"state": "starting", "readers": {}}
     sinks = {name: _sink(stats) for name, stats in parts.sink_stats().items()}
     failing = [f"collector {name}" for name, each in collectors.items() if each["state"] == "failing"]
+    failing += [f"{name} {target}" for name, each in collectors.items() for target in each["failed_targets"]]
     failing += [f"sink {name}" for name, each in sinks.items() if each["state"] == "failing"]
     failing += ["journal"] if journal["state"] == "failing" else []
     failing += ["reload"] if parts.reload_error else []
@@ -74,6 +75,7 @@ def _collector(task: Task) -> dict[str, Any]:
         "duration_ms": round(stats.duration_s * 1000, 3),
         "skipped": stats.skipped,
         "failures": stats.failures,
+        "failed_targets": dict(stats.failed),
     }
 
 

@@ -31,8 +31,9 @@ counts seconds where the other counts milliseconds. So some tables below belong 
 two tables of one measurement, they are two points, as Telegraf sends its gauges and its counters.
 
 **In history and rules** the Prometheus names count, with `job="node"` and `instance="<host>"`, so that rules written
-for node_exporter match. A field that only InfluxDB has is called `<measurement>_<field>` there, unless the table says
-*same as* a Prometheus metric: then that metric alone is kept. `true` and `false` become 1 and 0; text is left out.
+for node_exporter match. A field that only InfluxDB has is called `<measurement>_<field>` there, unless a Prometheus
+metric says the same in its own way: then the table names that one, and history has it alone. `true` and `false` become
+1 and 0; text is left out.
 
 A field is absent, rather than zero, where the kernel of the host does not tell it.
 """
@@ -104,8 +105,8 @@ def _cells(field: Field, group: Group) -> Iterator[str]:
         yield _prometheus(field)
         yield field.kind if field.prom else ""
     yield _unit(field)
-    same = f" Same as `{field.twin}`." if field.twin else ""
-    yield f"{field.help}{same}"
+    instead = f" In history: `{field.twin}`." if field.twin else ""
+    yield f"{field.help}{instead}"
 
 
 def _prometheus(field: Field) -> str:

@@ -11,6 +11,7 @@ from agent.config import Settings
 from agent.core.clock import NS, SystemClock
 from agent.core.errors import SinkError
 from agent.core.model import Tick
+from agent.core.stat_helper import StatHelper
 from agent.scheduler import Scheduler, Task
 from sinks.line_protocol import Encoder
 
@@ -40,12 +41,16 @@ async def _collect(settings: Settings) -> list[Tick]:
     ticks: list[Tick] = []
     clock = SystemClock()
     scheduler = Scheduler(clock, lambda tick, _: ticks.append(tick))
-    tasks = [Task(entry.build(host=settings.paths.host)) for entry in settings.collectors.values()]
+    stat_remote = StatHelper()
+    tasks = [
+        Task(entry.build(host=settings.paths.host, stat_remote=stat_remote)) for entry in settings.collectors.values()
+    ]
     scheduler.set_tasks(tasks)
     running = asyncio.create_task(scheduler.run())
     until = clock.monotonic() + _MOST_WAIT_S
     while clock.monotonic() < until and any(not task.stats.runs and not task.stats.timeouts for task in tasks):
         await asyncio.sleep(0.02)
     running.cancel()
+    stat_remote.close()
     first = min((tick.time_ns for tick in ticks), default=0)
     return [tick for tick in ticks if tick.time_ns < first + NS]

@@ -46,6 +46,7 @@ class Stats:
     readings: int = 0  # of the last successful run
     error: str = ""  # of the last run; empty when it succeeded
     is_missing: bool = False  # the host has no such source
+    failed: tuple[Failed, ...] = ()  # targets of the last successful run that could not be read
 
 
 @dataclass(slots=True, eq=False)
@@ -297,7 +298,7 @@ class Scheduler:
         failed = tuple(item for item in items if isinstance(item, Failed))
         readings = self._capped(task, [item for item in items if isinstance(item, Reading)])
         stats.error, stats.is_missing = "", False
-        stats.last_success_ns, stats.readings = slot_ns, len(readings)
+        stats.last_success_ns, stats.readings, stats.failed = slot_ns, len(readings), failed
         self.published += 1
         fresh_s = _FRESH_INTERVALS * task.collector.interval + _FRESH_MARGIN_S
         self._publish(Tick(slot_ns, task.name, readings, failed), self._clock.monotonic() + fresh_s)

@@ -15,6 +15,7 @@ from agent import __version__, journal_metrics
 from agent.core.clock import NS
 from agent.core.model import Field, Group, Reading, counter, gauge
 from agent.core.options import option
+from agent.core.stat_helper import StatHelper
 from agent.core.units import Seconds
 from agent.scheduler import Scheduler
 from sinks.carrier import DeliveryStats
@@ -72,37 +73,41 @@ SINK_ERRORS = Group("vigilhost_sink_errors", (
             prom="vigilhost_sink_errors_total"),
 ), ("sink", "kind"))  # fmt: skip
 
-AGENT = Group("vigilhost_agent", _own(
-    "agent",
-    (gauge, "uptime_seconds", "seconds", "Time since the agent started.", float),
-    (gauge, "loop_lag_seconds", "seconds", "How late the event loop woke for the last slot.", float),
-    (gauge, "threads", "count", "Threads of the agent.", int),
-    (gauge, "resident_memory_bytes", "bytes", "Resident memory of the agent.", int),
-    (gauge, "open_fds", "count", "Open file descriptors of the agent.", int),
-    (counter, "cpu_seconds_total", "seconds", "CPU time of the agent.", float),
-    (counter, "ticks_total", "count", "Ticks published.", int),
-    (counter, "clock_jumps_total", "count", "Times a collector was aligned anew after the wall clock jumped.", int),
+AGENT = Group("vigilhost_agent", (
+    *_own(
+        "agent",
+        (gauge, "uptime_seconds", "seconds", "Time since the agent started.", float),
+        (gauge, "loop_lag_seconds", "seconds", "How late the event loop woke for the last slot.", float),
+        (gauge, "threads", "count", "Threads of the agent.", int),
+        (gauge, "resident_memory_bytes", "bytes", "Resident memory of the agent.", int),
+        (gauge, "open_fds", "count", "Open file descriptors of the agent.", int),
+        (counter, "cpu_seconds_total", "seconds", "CPU time of the agent.", float),
+        (counter, "ticks_total", "count", "Ticks published.", int),
+        (counter, "clock_jumps_total", "count", "Times a collector was aligned anew after the wall clock jumped.", int),
+        (gauge, "stuck_mounts", "count", "Mounts whose helper process hangs for good.", int),
     (counter, "abandoned_lanes_total", "count", "Threads left behind in calls that did not return.", int),
+    ),
+    gauge("config_last_reload_successful", "bool", "Whether the configuration in the files is the one in force.",
+          type=bool, influx="config_last_reload_successful", prom="vigilhost_config_last_reload_successful"),
+    gauge("config_last_reload_success_timestamp_seconds", "seconds", "When the configuration in force was taken over.",
+          influx="config_last_reload_success_timestamp_seconds",
+          prom="vigilhost_config_last_reload_success_timestamp_seconds"),
 ))  # fmt: skip
 BUILD = Group("vigilhost_build", (
     gauge("info", "info", "The version that runs.", prom="vigilhost_build_info"),
 ), ("version", "python"))  # fmt: skip
 
 # The names every Prometheus client library gives; dashboards of the host show them for the job.
-_PROCESS_KINDS = {"process_cpu_seconds_total": counter}
-_PROCESS_NAMES = (
-    "process_virtual_memory_bytes",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
-    "process_cpu_seconds_total",
-    "process_open_fds",
-    "process_max_fds",
-    "process_virtual_memory_max_bytes",
-)
 PROCESS = Group("process", (
-    _PROCESS_KINDS.get(name, gauge)(name, "value", f"The agent's {name.removeprefix('process_').replace('_', ' ')}.",
-                                    prom=name)
-    for name in _PROCESS_NAMES
+    gauge("virtual_memory", "bytes", "Virtual memory of the agent.", type=float, prom="process_virtual_memory_bytes"),
+    gauge("resident_memory", "bytes", "Resident memory of the agent.", type=float,
+          prom="process_resident_memory_bytes"),
+    gauge("start_time", "seconds", "When the agent started, Unix time.", prom="process_start_time_seconds"),
+    counter("cpu", "seconds", "CPU time of the agent, user and system.", prom="process_cpu_seconds_total"),
+    gauge("open_fds", "count", "Open file descriptors of the agent.", type=float, prom="process_open_fds"),
+    gauge("max_fds", "count", "File descriptors the agent may open.", type=float, prom="process_max_fds"),
+    gauge("virtual_memory_max", "bytes", "Virtual memory the agent may use.", type=float,
+          prom="process_virtual_memory_max_bytes"),
 ))  # fmt: skip
 
 
@@ -119,12 +124,14 @@ class SelfMetrics:
     scheduler: Scheduler | None = None
     sink_stats: Callable[[], Mapping[str, DeliveryStats]] = dict
     journal: Journal | None = None
+    stat_helper: StatHelper | None = None
+    reload_state: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)  # the last one succeeded; when one last did
     _started: float = field(default_factory=time.monotonic)
     _process: ProcessCollector = field(default_factory=lambda: ProcessCollector(registry=None))
 
     def collect(self) -> Iterator[Reading]:
         process = self._process_values()
-        yield PROCESS.row((), tuple(process[name] for name in _PROCESS_NAMES))
+        yield PROCESS.row((), tuple(process[field.prom or ""] for field in PROCESS.fields))
         yield BUILD.row((__version__, platform.python_version()), (1,))
         for name, stats in self.sink_stats().items():
             yield from _sink(name, stats)
@@ -140,6 +147,7 @@ class SelfMetrics:
         return values
 
     def _agent(self, scheduler: Scheduler, process: Mapping[str, float]) -> Reading:
+        is_reloaded, reloaded_at = self.reload_state()
         return AGENT.read(
             uptime_seconds=time.monotonic() - self._started,
             loop_lag_seconds=scheduler.loop_lag_s,
@@ -149,7 +157,10 @@ class SelfMetrics:
             cpu_seconds_total=process["process_cpu_seconds_total"],
             ticks_total=scheduler.published,
             clock_jumps_total=scheduler.clock_jumps,
+            stuck_mounts=len(self.stat_helper.stuck) if self.stat_helper is not None else 0,
             abandoned_lanes_total=scheduler.abandoned_lanes,
+            config_last_reload_successful=is_reloaded,
+            config_last_reload_success_timestamp_seconds=reloaded_at,
         )
 
 

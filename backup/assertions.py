@@ -19,7 +19,9 @@ class Assertion:
     """What must be true of what a drill restored; write at least one of them."""
 
     archive: str | None = option(None, "Archive it is about; null: the first, or only one.")
-    sql: str | None = option(None, "Query that gives one value; alone, it must be true.", example="SELECT count(*) > 0 FROM users")  # fmt: skip
+    sql: str | None = option(
+        None, "Query that gives one value; alone, it must be true.", example="SELECT count(*) > 0 FROM users"
+    )
     equals: str | None = option(None, "What `sql` gives.")
     min_rows: dict[str, int] = option(dict, "Table to the least number of its rows.", example="{users: 1000}")
     newest_within: dict[str, Seconds] = option(

@@ -38,8 +38,8 @@ class Catalogue:
 
 
 def read(target: Target, prefix: str, key: Secret | None) -> Catalogue:
-    """Every manifest below `prefix` (`host/job`, `host`, or "" for all). Raise TargetFailed when it cannot be listed."""
-    return _catalogue(target, [name for name in target.list(prefix) if _is_manifest(name)], key)
+    """Every manifest below `prefix` (`host/job`, `host`, or "" for all). Raise TargetFailed."""
+    return _catalogue(target, [name for name in target.names(prefix) if _is_manifest(name)], key)
 
 
 def _catalogue(target: Target, names: Sequence[str], key: Secret | None) -> Catalogue:
@@ -74,7 +74,7 @@ def sweep(target: Target, prefix: str) -> list[str]:
     A backup with a manifest is left alone, also when that manifest cannot be believed.
     """
     removed = target.sweep(prefix)
-    names = list(target.list(prefix))
+    names = list(target.names(prefix))
     finished = {name.rpartition("/")[0] for name in names if _is_manifest(name)}
     for name in names:
         # Only what has the shape that we give: host/job/id/file.

@@ -21,6 +21,10 @@ class Damaged(BackupError):
     """What is stored is not what was backed up: a bit flipped, bytes are missing, or somebody wrote to it."""
 
 
+class Undecodable(Damaged):
+    """The stored bytes are those that were written, and yet they cannot be decoded: what was written was wrong."""
+
+
 class Refused(BackupError):
     """Doing it would harm: a target that is not empty, a member that leads outside, a copy that is not verified."""
 

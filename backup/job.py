@@ -68,7 +68,9 @@ class Verification:
     min_bytes: Bytes = option(1, "An archive that is smaller, before compression, is a failure.", minimum=1)
     shrink_warning: Percent = option(50.0, "Warn when an archive is smaller than its median by this much.", minimum=1,
                                      maximum=100)  # fmt: skip
-    sample: Percent = option(10.0, "Share of the archives that level 3 downloads, at least one.", minimum=1, maximum=100)
+    sample: Percent = option(
+        10.0, "Share of the archives that level 3 downloads, at least one.", minimum=1, maximum=100
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,9 +123,9 @@ def next_run(schedule: Schedule, history: History, now: float, job: str = "") ->
     done = history.last_slot
     if done is not None and done > max(coming, now + BELIEVED_AHEAD_S):
         done = recent  # the future that it was stamped in never came
-    if recent is not None and recent > max(done if done is not None else 0.0, history.known_since):
-        if (found := _due(schedule, history, recent, now, job)) is not None:
-            return found
+    is_open = recent is not None and recent > max(done if done is not None else 0.0, history.known_since)
+    if recent is not None and is_open and (found := _due(schedule, history, recent, now, job)) is not None:
+        return found
     if done is not None and done >= coming:
         # The clock was set back over a slot that has run.
         after = _slot(cron, zone, done, is_past=False)
@@ -152,7 +152,7 @@ def _slot(cron: str, zone: ZoneInfo, now: float, *, is_past: bool) -> float | No
     # One second on: the reverse search leaves out the moment it starts from. Slots are whole minutes.
     at = datetime.fromtimestamp(math.floor(now) + (1 if is_past else 0), UTC).astimezone(zone)
     try:
-        return next(CronSim(cron, at, reverse=is_past)).timestamp()
+        return float(next(CronSim(cron, at, reverse=is_past)).timestamp())
     except StopIteration:
         return None
 

@@ -63,7 +63,8 @@ class Upload(Protocol):
 class Target(Protocol):
     """A place for copies. Options are dataclass fields. Every method may block and raises TargetFailed."""
 
-    # Reading everything back costs no more than a disk's time, so every run does.
+    # Near: reading back costs no more than a disk's time, so every run does (`Upload.reread`). Far: `Upload.finish` has
+    # the other side confirm size and checksum, which counts as read back; downloading is for level 3.
     is_near: ClassVar[bool]
 
     def check(self) -> None:
@@ -78,7 +79,7 @@ class Target(Protocol):
         """Store a small object whole, replacing one of that name; either the old or the new one is there always."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def names(self, prefix: str) -> Iterator[str]:
         """Names of the objects below `prefix` (a directory, without the slash at its end), in any order."""
         ...
 

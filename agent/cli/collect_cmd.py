@@ -17,6 +17,7 @@ from agent.core.clock import NS
 from agent.core.collector import Collector
 from agent.core.errors import SourceError, SourceMissing
 from agent.core.model import Failed, Reading, Tick
+from agent.core.stat_helper import StatHelper
 from agent.core.units import format_duration
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
@@ -45,7 +46,8 @@ def collect(names: tuple[str, ...], form: str, config: str | None) -> None:
     unknown = [name for name in names if name not in entries]
     if unknown:
         raise click.UsageError(f"no such collector is turned on: {', '.join(unknown)}; there are {', '.join(entries)}")
-    chosen = [entries[name].build(host=loaded.settings.paths.host) for name in names or entries]
+    given = {"host": loaded.settings.paths.host, "stat_remote": StatHelper()}
+    chosen = [entries[name].build(**given) for name in names or entries]
     ticks, has_failed = _gather(chosen, is_asked=bool(names))
     if form == "influx":
         tags = {"host": loaded.settings.hostname, **loaded.settings.tags}
@@ -109,12 +111,13 @@ def collectors(config: str | None) -> None:
     """Which collectors there are, how often they run, and whether they work here and why not."""
     loaded = _load(config)
     table = Table("collector", "each", "state here", "readings", box=None, header_style="bold")
+    stat_remote = StatHelper()  # so that a mount that hangs does not hang this command
     for name in COLLECTORS.names():
         entry = loaded.settings.collectors.get(name)
         if entry is None:
             table.add_row(name, "", Text("off", style="dim"), "")
             continue
-        collector = entry.build(host=loaded.settings.paths.host)
+        collector = entry.build(host=loaded.settings.paths.host, stat_remote=stat_remote)
         state, readings = _try(collector)
         table.add_row(name, format_duration(collector.interval), state, readings)
     Console().print(table)

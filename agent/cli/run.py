@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the daemon; the exit status: 0 stopped as asked, 1 could not run, 2 the configuration is wrong."""
     options = parser().parse_args(arguments)
 
-    from agent import log
+    from agent import log, signals
     from agent.config import ConfigError
     from agent.daemon import Daemon
     from agent.http.server import ListenError
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     from agent.statedir import StateDirError
 
     os.umask(0o077)
+    signals.ignore(signal.SIGHUP)  # until there is an agent that can reload: it would be killed
     try:
         loaded = _load(options)
     except ConfigError as error:
@@ -61,6 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"vigilhost: {error}", file=sys.stderr)
         return EXIT_FAILED
     finally:
+        signals.ignore()  # a second SIGTERM must not make a clean end look like a crash
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
     return EXIT_OK

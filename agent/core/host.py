@@ -52,7 +52,7 @@ class KeptFile:
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             return self._pread_all()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.close()
             raise source_error(error) from error
 
@@ -82,12 +82,17 @@ def read_file(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise source_error(error) from error
 
 
-def source_error(error: OSError) -> SourceError:
-    """The collector's error for a failed read: missing, or unreadable with the reason and the path."""
+def source_error(error: OSError | ValueError) -> SourceError:
+    """The collector's error for a failed read: missing, or unreadable with the reason and the path.
+
+    A ValueError is a path that cannot be one (a name with a NUL, read from a damaged file).
+    """
+    if isinstance(error, ValueError):
+        return SourceError(str(error))
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     text = f"{error.filename}: {reason}" if error.filename else reason
     return SourceMissing(text) if isinstance(error, FileNotFoundError | NotADirectoryError) else SourceError(text)

@@ -41,7 +41,7 @@ class UnavailableError(VigilhostError):
 
 @dataclass(slots=True)
 class Opened:
-    """An open file. `set_aside`: where the unreadable one that was found in its place is now, "" when there was none."""
+    """An open file. `set_aside`: the new name of the unreadable one found in its place, "" when there was none."""
 
     connection: sqlite3.Connection
     set_aside: str = ""

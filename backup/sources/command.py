@@ -1,5 +1,7 @@
 """Any program whose output is the backup."""
 
+# ruff: noqa: ARG002 - a source's methods take what any source may need
+
 from __future__ import annotations
 
 import os
@@ -9,10 +11,10 @@ from dataclasses import dataclass
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes
-from backup import extract
 from backup.assertions import Assertion, Outcome
 from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused
+from backup.extract import copy, fresh
 from backup.source import Facts, Restored, Stream, Work
 from backup.trusted import check_program
 
@@ -64,8 +66,8 @@ class Command:
         if self.restore_argv:
             self._feed([*self.restore_argv, to], plain, work, BackupError)
             return Restored(1)
-        with extract.fresh(to, force="force" in allow) as directory:
-            size = extract.copy(plain, os.path.join(directory, f"{name}.{self.extension}"))
+        with fresh(to, force="force" in allow) as directory:
+            size = copy(plain, os.path.join(directory, f"{name}.{self.extension}"))
         return Restored(1, size)
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],

@@ -1,5 +1,7 @@
 """Directories and files, as one tar archive with access control lists, extended attributes and holes kept."""
 
+# ruff: noqa: ARG002 - a source's methods take what any source may need
+
 from __future__ import annotations
 
 import os
@@ -9,10 +11,10 @@ from dataclasses import dataclass
 
 from agent.core.clock import NS, SystemClock
 from agent.core.options import option, required
-from backup import extract
 from backup.assertions import Assertion, Outcome, judge
 from backup.children import Step
 from backup.errors import Damaged, SourceFailed
+from backup.extract import RECIPE, extract, fresh
 from backup.source import Facts, Restored, Stream, Work
 
 NAME = "files"
@@ -64,8 +66,8 @@ class Files:
 
     def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
         """Extract into `to`. `allow`: `force`, and `links` and `setuid` as `backup.extract` has them."""
-        with extract.fresh(to, force="force" in allow) as directory:
-            return extract.extract(plain, directory, guard=work.guard, allow=allow)
+        with fresh(to, force="force" in allow) as directory:
+            return extract(plain, directory, guard=work.guard, allow=allow)
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
@@ -75,7 +77,7 @@ class Files:
         return []
 
     def recipe(self, name: str) -> str:
-        return extract.RECIPE
+        return RECIPE
 
 
 def tar_step(directory: str, names: Iterator[str], *, exclude: Sequence[str] = (), user: str | None = None,
@@ -100,9 +102,11 @@ def list_tar(plain: int, work: Work) -> None:
 def drill_tar(plain: int, work: Work, assertions: Sequence[Assertion]) -> list[Outcome]:
     """Extract a tar archive in the scratch directory and look for files."""
     directory = os.path.join(work.scratch, "drill")
-    with extract.fresh(directory, force=False) as staging:
-        done = extract.extract(plain, staging, guard=work.guard, allow=frozenset({"links", "setuid"}))
-    outcomes = [Outcome("members can be extracted", not done.refused, f"{done.count} members, {len(done.refused)} refused")]
+    with fresh(directory, force=False) as staging:
+        done = extract(plain, staging, guard=work.guard, allow=frozenset({"links", "setuid"}))
+    outcomes = [
+        Outcome("members can be extracted", not done.refused, f"{done.count} members, {len(done.refused)} refused")
+    ]
     now = SystemClock().wall_ns() / NS
     return outcomes + [found for one in assertions for found in judge(one, now=now, root=directory)]
 

@@ -4,6 +4,8 @@ A plain copy of the file is never right: with a write-ahead log it passes integr
 last.
 """
 
+# ruff: noqa: ARG002 - a source's methods take what any source may need
+
 from __future__ import annotations
 
 import os
@@ -16,10 +18,10 @@ from urllib.parse import quote
 
 from agent.core.clock import NS, SystemClock
 from agent.core.options import option, required
-from backup import extract
 from backup.assertions import Assertion, Outcome, judge
 from backup.children import Guard, Step
 from backup.errors import Damaged, Refused, SourceFailed
+from backup.extract import copy
 from backup.source import Facts, Restored, Stream, Work
 
 _PAGES = 4096  # copied at a time; between them writers get their turn
@@ -53,14 +55,14 @@ class SQLite:
 
     def streams(self, work: Work) -> Iterator[Stream]:
         for path in self.paths:
-            copy = os.path.join(work.scratch, "copy.db")
+            replica = os.path.join(work.scratch, "copy.db")
             try:
-                self._copy(path, copy, work.guard)
-                rows = estimates(copy)
+                self._copy(path, replica, work.guard)
+                rows = count_rows(replica)
                 # A database that holds nothing at all is an empty file, and may be meant so; nobody backs it up.
-                yield Stream(os.path.basename(path), "db", (Step(("cat", copy)),), rows)
+                yield Stream(os.path.basename(path), "db", (Step(("cat", replica)),), rows)
             finally:
-                _remove(copy)
+                _remove(replica)
 
     def _copy(self, path: str, to: str, guard: Guard) -> None:
         try:
@@ -76,7 +78,7 @@ class SQLite:
     def decode_check(self, name: str, plain: int, work: Work) -> None:
         file = os.path.join(work.scratch, "check.db")
         try:
-            extract.copy(plain, file)
+            copy(plain, file)
             check_integrity(file)
         finally:
             _remove(file)
@@ -88,7 +90,7 @@ class SQLite:
             raise Refused(f"{file}: is there already; restore elsewhere, or replace it with --force")
         staging = f"{file}.restoring"
         try:
-            size = extract.copy(plain, staging)
+            size = copy(plain, staging)
             check_integrity(staging)
             for suffix in _SIDE_FILES:
                 # The log of the database that was here would be taken for this one's.
@@ -102,7 +104,7 @@ class SQLite:
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
         file = os.path.join(work.scratch, "drill.db")
         try:
-            extract.copy(plain, file)
+            copy(plain, file)
             check_integrity(file)
             outcomes = [Outcome("integrity_check is ok", is_met=True)]
             now = SystemClock().wall_ns() / NS
@@ -137,7 +139,7 @@ def check_integrity(file: str) -> None:
         raise Damaged(f"integrity_check: {'; '.join(map(str, found))}")
 
 
-def estimates(file: str) -> dict[str, int]:
+def count_rows(file: str) -> dict[str, int]:
     """Rows by table, for as many tables as can be counted quickly."""
     rows: dict[str, int] = {}
     ends_at = time.monotonic() + _COUNTING_S

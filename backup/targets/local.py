@@ -64,7 +64,7 @@ class Local:
         finally:
             upload.abort()
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def names(self, prefix: str) -> Iterator[str]:
         for name, is_part in self._walk(prefix):
             if not is_part:
                 yield name

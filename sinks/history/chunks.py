@@ -1,7 +1,7 @@
 """Blocks as they lie on disk: times, the values that never change, and the changing columns in compressed parts.
 
-A part holds a few columns, so that reading one series does not unpack them all. They are plain doubles: on readings of a
-real host, splitting them into planes of bytes makes zstd's result 12 % larger, not smaller.
+A part holds a few columns, so that reading one series does not unpack them all. They are plain doubles: on readings
+of a real host, splitting them into planes of bytes makes zstd's result 12 % larger, not smaller.
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ def pack(block: Block, part_columns: int) -> Packed:
     changing = [column for column in block.columns if len(column) != _WIDTH]
     mask = bytes([len(column) == _WIDTH for column in block.columns])
     constant = b"".join([column for column in block.columns if len(column) == _WIDTH])
-    parts = [
-        compress(b"".join(changing[at : at + part_columns]))
-        for at in range(0, len(changing), part_columns)
-    ]
+    parts = [compress(b"".join(changing[at : at + part_columns])) for at in range(0, len(changing), part_columns)]
     constants = compress(mask + constant)
     return Packed(block.times[0], block.times[-1], rows, _pack_times(block.times, compress), constants, parts)
 

@@ -40,7 +40,7 @@ class Block:
     """Columns over one array of times (ms, ascending)."""
 
     layout: Layout
-    times: "array[int]"
+    times: array[int]
     columns: list[bytes]
 
     def between(self, after_ms: int, until_ms: int) -> Block | None:
@@ -113,7 +113,7 @@ def samples_in(column: bytes, rows: int) -> int:
     return rows - sum(1 for _ in _absences(column))
 
 
-def present(times: "array[int]", column: bytes) -> "tuple[array[int], array[float]]":
+def present(times: array[int], column: bytes) -> tuple[array[int], array[float]]:
     """Times and values of the rows that hold a sample."""
     if len(column) == _WIDTH:
         if column == ABSENT_BYTES:
@@ -140,9 +140,7 @@ def _absences(column: bytes) -> Iterator[int]:
             at = column.find(ABSENT_BYTES, at + 1)
 
 
-def cut(
-    times: "array[int]", values: "array[float]", start_ms: int, end_ms: int
-) -> "tuple[array[int], array[float]]":
+def cut(times: array[int], values: array[float], start_ms: int, end_ms: int) -> tuple[array[int], array[float]]:
     """The samples in [start, end]."""
     low, high = bisect_left(times, start_ms), bisect_right(times, end_ms)
     if low == 0 and high == len(times):

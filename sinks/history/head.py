@@ -251,7 +251,9 @@ class Head:
         places = [place for place, _ in chosen.values()]
         scales = [(index, scale) for index, (_, scale) in enumerate(chosen.values()) if scale != 1.0]
         series = tuple(chosen)
-        return _Shape(key, series, frozenset(series), tags_of, picker(places), scales, picker(absent), len(absent), nones)
+        return _Shape(
+            key, series, frozenset(series), tags_of, picker(places), scales, picker(absent), len(absent), nones
+        )
 
     def _learn(self, group: Group) -> None:
         """Remember what the metrics of a Group are."""
@@ -324,6 +326,12 @@ class Head:
                 if source.last_ms >= last:  # else the clock was set back while the disk was busy
                     source.flushed_ms = max(source.flushed_ms, last)
             self._trim()
+
+    def forget_flushed(self) -> None:
+        """The file is another one: what memory still has is to be written again."""
+        with self._guard:
+            for source in self._sources.values():
+                source.flushed_ms = -(2**62)
 
     def trim(self) -> None:
         """Let go of rows that are old, and of unflushed ones that are very old: the disk takes nothing."""

@@ -55,6 +55,13 @@ class Reader:
         self._unpacker = Unpacker()
         self._layouts: dict[int, Layout] = {}
 
+    def oldest_ms(self, tier: Tier) -> int | None:
+        """First time of the oldest block of a tier; None where it has none."""
+        row = self.connection.execute(
+            "SELECT first_ms FROM block WHERE tier = ? ORDER BY last_ms LIMIT 1", (tier.number,)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
     def stretches(self, tier: Tier, source: int, start_ms: int, end_ms: int) -> list[Stretch]:
         """What is to be read of a source in [start, end], in order of time, never the same moment twice."""
         rows = self.connection.execute(_BLOCKS, (tier.number, source, start_ms, end_ms)).fetchall()
@@ -136,7 +143,12 @@ def _cut_up(blocks: list[Stored]) -> list[tuple[int, int, Stored]]:
     for block in sorted(blocks, key=lambda one: one.id, reverse=True):
         left = [(block.first_ms, block.last_ms)]
         for low, high in covered:
-            left = [piece for a, b in left for piece in ((a, min(b, low - 1)), (max(a, high + 1), b)) if piece[0] <= piece[1]]
+            left = [
+                piece
+                for a, b in left
+                for piece in ((a, min(b, low - 1)), (max(a, high + 1), b))
+                if piece[0] <= piece[1]
+            ]
         found += [(a, b, block) for a, b in left]
         covered.append((block.since_ms, block.last_ms))
     return sorted(found, key=lambda piece: piece[0])

@@ -10,8 +10,8 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 from agent.core import sqlite
 from agent.core.errors import VigilhostError
@@ -23,7 +23,7 @@ from sinks.history.naming import Metric
 from sinks.history.reader import PART_COLUMNS, Reader
 from sinks.history.schema import MIGRATIONS, PAGE_BYTES, PARTS_PER_BLOCK
 from sinks.history.series import Registry, Series
-from sinks.history.tiers import FIVE_MINUTES, KINDS, ONE_HOUR, RAW, Tier, bucket_end, window_start
+from sinks.history.tiers import FIVE_MINUTES, KINDS, ONE_HOUR, RAW, Tier, window_start
 
 _CONTIGUOUS_MS: Final = 600_000  # a shorter gap between two blocks of a source is the newer one's
 _GRACE_MS: Final = 60_000  # Ticks of slow collectors are this late at most
@@ -46,6 +46,10 @@ class KnownLayout:
     last_ms: int
 
 
+_Layouts: TypeAlias = dict[tuple[int, int, bytes], KnownLayout]  # by tier, source and the numbers of the series
+_State: TypeAlias = tuple[_Layouts, dict[int, set[int]], dict[int, int], int]
+
+
 class Store:
     """The file at `path`. It may be unavailable from the start: every write tries to open it again."""
 
@@ -54,7 +58,7 @@ class Store:
         self.registry = registry
         self.tell = tell
         self.db: sqlite3.Connection | None = None
-        self.layouts: dict[tuple[int, int, bytes], KnownLayout] = {}
+        self.layouts: _Layouts = {}
         self.pending: dict[int, set[int]] = {FIVE_MINUTES.number: set(), ONE_HOUR.number: set()}
         self.last_ms: dict[int, int] = {}
         self.metrics: dict[str, Metric] = {}
@@ -176,6 +180,7 @@ class Store:
                 self._save_names(db, sources, series, metrics)
                 for one in unflushed:
                     self._write_source(db, one.source, joined(one.block_list))
+                self.newest_ms = max((self.last_ms[one.source] for one in unflushed), default=self.newest_ms)
         except BaseException:
             self._restore(undo)
             raise
@@ -184,19 +189,23 @@ class Store:
         self.metrics = {**self.metrics, **metrics}
         return {one.source: self.last_ms[one.source] for one in unflushed}
 
-    def _state(self) -> tuple[dict[tuple[int, int, bytes], KnownLayout], dict[int, set[int]], dict[int, int], int]:
-        layouts = {key: KnownLayout(k.id, k.tier, k.source, k.layout, k.first_ms, k.last_ms) for key, k in self.layouts.items()}
-        return layouts, {tier: set(starts) for tier, starts in self.pending.items()}, dict(self.last_ms), self.newest_ms
+    def _state(self) -> _State:
+        pending = {tier: set(starts) for tier, starts in self.pending.items()}
+        return {key: replace(known) for key, known in self.layouts.items()}, pending, dict(self.last_ms), self.newest_ms
 
-    def _restore(
-        self, state: tuple[dict[tuple[int, int, bytes], KnownLayout], dict[int, set[int]], dict[int, int], int]
-    ) -> None:
+    def _restore(self, state: _State) -> None:
         self.layouts, self.pending, self.last_ms, self.newest_ms = state
 
     def _save_names(
-        self, db: sqlite3.Connection, sources: list[tuple[int, str]], series: list[Series], metrics: Mapping[str, Metric]
+        self,
+        db: sqlite3.Connection,
+        sources: list[tuple[int, str]],
+        series: list[Series],
+        metrics: Mapping[str, Metric],
     ) -> None:
-        db.executemany("INSERT OR REPLACE INTO source VALUES (?, ?, ?)", [(n, _clean(name), -(2**62)) for n, name in sources])
+        db.executemany(
+            "INSERT OR REPLACE INTO source VALUES (?, ?, ?)", [(n, _clean(name), -(2**62)) for n, name in sources]
+        )
         db.executemany(
             "INSERT OR REPLACE INTO series VALUES (?, ?, ?)",
             [(one.number, one.source, _labels_text(one.labels)) for one in series],
@@ -211,7 +220,6 @@ class Store:
         self.insert(db, RAW, source, block, before + 1 if is_next and before is not None else first_ms)
         db.execute("UPDATE source SET last_ms = ? WHERE id = ?", (last_ms, source))
         self.last_ms[source] = last_ms
-        self.newest_ms = max(self.newest_ms if is_next else last_ms, last_ms)
         for start_ms in {window_start(at, FIVE_MINUTES) for at in block.times}:
             self.expect(db, FIVE_MINUTES, start_ms)
 
@@ -241,7 +249,9 @@ class Store:
             [(number * PARTS_PER_BLOCK + place, data) for place, data in enumerate(packed.parts)],
         )
 
-    def _layout(self, db: sqlite3.Connection, tier: Tier, source: int, layout: Layout, first_ms: int, last_ms: int) -> int:
+    def _layout(
+        self, db: sqlite3.Connection, tier: Tier, source: int, layout: Layout, first_ms: int, last_ms: int
+    ) -> int:
         data = layout_bytes(layout)
         known = self.layouts.get((tier.number, source, data))
         if known is None:
@@ -252,14 +262,18 @@ class Store:
             self.layouts = {**self.layouts, (tier.number, source, data): known}
         else:
             known.first_ms, known.last_ms = min(known.first_ms, first_ms), max(known.last_ms, last_ms)
-            db.execute("UPDATE layout SET first_ms = ?, last_ms = ? WHERE id = ?", (known.first_ms, known.last_ms, known.id))
+            db.execute(
+                "UPDATE layout SET first_ms = ?, last_ms = ? WHERE id = ?", (known.first_ms, known.last_ms, known.id)
+            )
         return known.id
 
     def built_until(self, tier: Tier) -> int:
         """End of what a tier has built without a gap still to be filled; ms."""
         starts = [start for start in self.pending[tier.number] if start <= self.newest_ms]
         if tier is ONE_HOUR:  # what 5m still lacks, 1h lacks too
-            starts += [window_start(start + 1, tier) for start in self.pending[FIVE_MINUTES.number] if start <= self.newest_ms]
+            starts += [
+                window_start(start + 1, tier) for start in self.pending[FIVE_MINUTES.number] if start <= self.newest_ms
+            ]
         return min(starts, default=window_start(self.newest_ms, tier))
 
     def is_due(self, tier: Tier, start_ms: int) -> bool:
@@ -282,10 +296,6 @@ class Store:
             except sqlite3.Error as error:
                 self.trouble = f"history: {self.path}: {error}"
             yield self._reader
-
-    def newest_bucket_end(self, tier: Tier) -> int:
-        """End of the bucket that holds the newest sample on disk."""
-        return bucket_end(self.newest_ms, tier.step_ms)
 
 
 def _clean(text: str) -> str:

@@ -97,7 +97,17 @@ def _buckets(
         (value,) = array("d", column)
         if isfinite(value):
             return [
-                (high - low, value * (high - low), value, value, value, value, 0.0, end - times[low], end - times[high - 1])
+                (
+                    high - low,
+                    value * (high - low),
+                    value,
+                    value,
+                    value,
+                    value,
+                    0.0,
+                    end - times[low],
+                    end - times[high - 1],
+                )
                 for end, (low, high) in zip(ends, bounds, strict=True)
             ]
         column *= len(times)
@@ -202,9 +212,7 @@ def _block(ends: list[int], found: dict[int, list[tuple[float, ...]]]) -> Block 
     series = [one for one, rows in found.items() if any(row is not _MISSING for row in rows)]
     if not series:
         return None
-    columns = [
-        collapsed(array("d", values).tobytes()) for one in series for values in zip(*found[one], strict=True)
-    ]
+    columns = [collapsed(array("d", values).tobytes()) for one in series for values in zip(*found[one], strict=True)]
     return Block(Layout(series), array("q", ends), columns)
 
 

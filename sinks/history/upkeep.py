@@ -13,7 +13,17 @@ from sinks.history.columns import Block, Layout, joined
 from sinks.history.reader import Reader, Stretch
 from sinks.history.schema import PARTS_PER_BLOCK
 from sinks.history.store import Store
-from sinks.history.tiers import FIVE_MINUTES, ONE_HOUR, RAW, TIERS, Tier, from_buckets, from_samples, united, window_start
+from sinks.history.tiers import (
+    FIVE_MINUTES,
+    ONE_HOUR,
+    RAW,
+    TIERS,
+    Tier,
+    from_buckets,
+    from_samples,
+    united,
+    window_start,
+)
 
 _BATCH: Final = 64  # series built at a time: memory
 _MOST_DELETED: Final = 200  # blocks of a tier at a time: a clock that is wrong for an hour does not empty history
@@ -129,11 +139,8 @@ class Upkeep:
         total = sum(sizes.values())
         if not total:
             return
-        room = max(total - excess * total / used_bytes(db), 0.0) * 0.98
-        for tier, size in sizes.items():
-            allowed = max(_SHARES[tier] * room, room - sum(min(other, _SHARES[t] * room) for t, other in sizes.items() if t != tier))
-            if size > allowed:
-                self._delete_oldest(tier, size - allowed)
+        for tier, excess_bytes in _reductions(sizes, total * (1 - excess / used_bytes(db)) * 0.98).items():
+            self._delete_oldest(tier, excess_bytes)
         self._shrink(db)
 
     def _delete_oldest(self, tier: int, excess: float) -> None:
@@ -185,6 +192,15 @@ class Upkeep:
             changing.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in dead])
         store.layouts = left
         store.registry.forget(dead)
+
+
+def _reductions(sizes: dict[int, int], room: float) -> dict[int, float]:
+    """Bytes that each tier must give up so that all fit: those largest for their share give first."""
+    left = {tier: float(size) for tier, size in sizes.items()}
+    while sum(left.values()) > max(room, 0.0):
+        largest = max(left, key=lambda tier: left[tier] / _SHARES[tier])
+        left[largest] = max(left[largest] - max(room / 100, 4096.0), 0.0)
+    return {tier: size - left[tier] for tier, size in sizes.items() if left[tier] < size}
 
 
 def _delete(db: sqlite3.Connection, ids: Sequence[int]) -> None:

@@ -27,3 +27,11 @@ def test_what_cannot_be_a_directory_is_said(tmp_path: Path) -> None:
         StateDirError, match=r"state_dir: .*/file/state: not a directory; choose another with --state-dir"
     ):
         claim(str(tmp_path / "file" / "state"))
+
+
+def test_a_full_state_directory_is_held_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()  # as on a full disk, the file with the process id cannot be written
+    held = claim(str(tmp_path))
+    with pytest.raises(StateDirError, match=r"in use by another agent \(pid unknown\)"):
+        claim(str(tmp_path))
+    os.close(held)

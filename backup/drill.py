@@ -1,0 +1,75 @@
+"""The restore drill: a backup brought back into something thrown away, looked at, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from backup.assertions import Assertion, Outcome
+from backup.errors import BackupError, Stopped
+from backup.manifest import Archive, Manifest
+from backup.source import Source, Work
+from backup.target import Target
+from backup.verify import decoded, fetch
+
+LEVEL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a drill found. `rto_s`: seconds from the first byte read to the last archive restored and looked at."""
+
+    backup: str
+    job: str
+    started_at: float
+    rto_s: float
+    archives: Mapping[str, Sequence[Outcome]]
+    error: str | None = None
+
+    @property
+    def is_passed(self) -> bool:
+        """Every archive was restored and everything asserted is so."""
+        return self.error is None and all(one.is_met for found in self.archives.values() for one in found)
+
+    def report(self) -> dict[str, Any]:
+        """As JSON, to be kept."""
+        return {"passed": self.is_passed, "level": LEVEL, **asdict(self)}
+
+
+def drill(manifest: Manifest, target: Target, source: Source, work: Work, assertions: Sequence[Assertion], *,
+          now: float, identity: str | None = None) -> Evidence:  # fmt: skip
+    """Drill every archive of a backup. What fails is in the evidence; raise Stopped only."""
+    began = time.monotonic()
+    found: dict[str, Sequence[Outcome]] = {}
+    error = None if manifest.is_complete else f"{manifest.id}: is not complete"
+    for archive in manifest.archives:
+        mine = [one for one in assertions if (one.archive or manifest.archives[0].name) == archive.name]
+        try:
+            found[archive.name] = _drill(archive, target, source, work, mine, identity)
+        except Stopped:
+            raise
+        except BackupError as failure:
+            found[archive.name] = [Outcome("can be restored", is_met=False, found=str(failure))]
+    known = {archive.name for archive in manifest.archives}
+    for one in assertions:
+        if one.archive is not None and one.archive not in known:
+            found[one.archive] = [Outcome("is in the backup", is_met=False)]
+    return Evidence(manifest.id, manifest.job, now, round(time.monotonic() - began, 3), found, error)
+
+
+def _drill(archive: Archive, target: Target, source: Source, work: Work, assertions: Sequence[Assertion],
+           identity: str | None) -> Sequence[Outcome]:  # fmt: skip
+    with fetch(archive, target, work) as file:
+        return decoded(
+            file, archive, lambda plain: source.drill(archive.name, plain, work, assertions, archive.row_estimates),
+            work, identity,
+        )  # fmt: skip
+
+
+def drilled(manifest: Manifest, evidence: Evidence) -> Manifest:
+    """The manifest after a drill: one that did not pass leaves it as it was."""
+    if not evidence.is_passed:
+        return manifest
+    return replace(manifest, drilled_at=evidence.started_at, rto_s=evidence.rto_s)

@@ -1,0 +1,430 @@
+"""One backup run: sweep, dump, verify, commit, manifest, retention; nothing counts before its manifest is stored."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.core.clock import NS, Clock
+from backup import catalogue, children
+from backup.catalogue import Catalogue
+from backup.children import Guard, Step
+from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable
+from backup.job import Job
+from backup.manifest import Archive, Manifest, Missing
+from backup.pipeline import Recorded, Settings, record
+from backup.redact import Redactor, secrets_in
+from backup.retention import Retention, plan
+from backup.source import Facts, Source, Stream, Work
+from backup.target import Target, Upload, safe_word
+from backup.trusted import check_program
+from backup.verify import checker, overall, reread, sampled, shrunk
+
+Tell = Callable[[Mapping[str, Any]], None]  # takes one event of the worker's output
+_FORECAST = 1.1  # of the largest of the last backups
+_FORECAST_FROM = 3
+
+
+@dataclass(slots=True)
+class Place:
+    """A target in this run. `error`: why nothing more is sent there."""
+
+    name: str
+    target: Target
+    rules: Retention
+    earlier: Catalogue = field(default_factory=lambda: Catalogue((), ()))
+    archives: list[Archive] = field(default_factory=list)
+    manifest: Manifest | None = None
+    deleted: int = 0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    """One stream's uploads, by the name of their place."""
+
+    stream: Stream
+    stored: str
+    uploads: dict[str, Upload]
+
+
+class Run:
+    """One run of a job. `tell` takes the events: phase, progress, warning; the result is what execute() returns."""
+
+    def __init__(self, job: Job, *, host: str, scratch: str, clock: Clock, tell: Tell, guard: Guard) -> None:
+        self.job = job
+        self.guard = guard
+        self.started_at = clock.wall_ns() / NS
+        self.id = f"{datetime.fromtimestamp(self.started_at, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.host = safe_word(host)
+        self.prefix = f"{self.host}/{job.name}"
+        self.warnings: list[str] = []
+        self.missing: list[Missing] = []
+        self.places: list[Place] = []
+        self._began = clock.monotonic()
+        self._clock = clock
+        self._hook: Guard | None = None
+        secret = [job.plugin.options, job.manifest_key, *(entry.options for entry in job.targets.values())]
+        self.redact = Redactor(secrets_in(secret))
+        self._tell = tell
+        self._work = Work(scratch, guard, self.redact, job.user, self._warn)
+        self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall)
+
+    def stop(self, reason: str) -> None:
+        """End it soon; safe to call from a signal handler."""
+        self.guard.stop(reason)
+        if self._hook is not None:
+            self._hook.stop(reason)
+
+    def execute(self) -> dict[str, Any]:
+        """Do it. The result, as the last line of the worker's output has it; only a bug raises."""
+        error: str | None = None
+        try:
+            self._phase("sweep")
+            source = self._build_source()
+            self._sweep(source)
+            with self._hooks():
+                facts = self._prepare(source)
+                self._dump(source)
+                self._finish(facts)
+        except (BackupError, ValueError) as failure:
+            error = self.redact(str(failure))
+        return self._result(error)
+
+    # What the daemon and the operator hear.
+
+    def say(self, event: str, **fields: Any) -> None:
+        told = self.redact.deep({"event": event, "job": self.job.name, **fields})
+        assert isinstance(told, Mapping)
+        self._tell(told)
+
+    def _phase(self, name: str, **fields: Any) -> None:
+        self.say("phase", phase=name, **fields)
+
+    def _warn(self, text: str) -> None:
+        text = self.redact(text)
+        self.warnings.append(text)
+        self.say("warning", text=text)
+
+    def _give_up(self, place: Place, error: Exception) -> None:
+        if place.error is None:
+            place.error = self.redact(str(error))
+            self.say("target_failed", target=place.name, error=place.error)
+
+    @property
+    def _open(self) -> list[Place]:
+        return [place for place in self.places if place.error is None]
+
+    # The phases.
+
+    def _build_source(self) -> Source:
+        source: Source = self.job.plugin.build(job=self.job.name, host=self.host)
+        return source
+
+    def _sweep(self, source: Source) -> None:
+        """Make the targets ready and remove what a killed run left, at the source first: containers wait there."""
+        for removed in source.sweep(self._work):
+            self.say("swept", what=removed)
+        for name, entry in self.job.targets.items():
+            place = Place(name, entry.build(job=self.job.name, host=self.host), self.job.retention_of(name))
+            self.places.append(place)
+            with self._on(place):
+                place.target.check()
+                for removed in catalogue.sweep(place.target, self.prefix):
+                    self.say("swept", target=name, what=removed)
+                place.earlier = catalogue.read(place.target, self.prefix, self.job.manifest_key)
+                for sentence in place.earlier.damaged:
+                    self._warn(f"{name}: {sentence}")
+                self._forecast(place)
+        self._need_a_target()
+
+    def _forecast(self, place: Place) -> None:
+        complete = [one for one in place.earlier.manifests if one.is_complete]
+        expected = round(_FORECAST * max((one.stored_bytes for one in complete[-_FORECAST_FROM:]), default=0))
+        free = place.target.free_bytes()
+        self.say("forecast", target=place.name, expected_bytes=expected, free_bytes=free)
+        if free is not None and expected > free:
+            self._warn(f"{place.name}: will probably not fit: {expected} bytes expected, {free} free")
+
+    def _need_a_target(self) -> None:
+        if not self._open:
+            raise TargetFailed("; ".join(f"{place.name}: {place.error}" for place in self.places))
+
+    def _prepare(self, source: Source) -> Facts:
+        self.guard.check()
+        self._phase("describe")
+        return source.describe(self._work)
+
+    def _dump(self, source: Source) -> None:
+        """Every stream of the source. One that fails is missing in the backup; the others are still taken."""
+        taken = 0
+        # Closed whatever happens: a source undoes its snapshot in the generator's finally.
+        with closing(_as_generator(source.streams(self._work))) as streams:
+            for stream in streams:
+                self.guard.check()
+                self._need_a_target()
+                try:
+                    self._take(stream, source)
+                    taken += 1
+                except (SourceFailed, Undecodable) as error:
+                    self.guard.check()
+                    self.missing.append(Missing(self.redact(stream.name), self.redact(str(error))))
+                    self.say("archive_failed", archive=stream.name, error=str(error))
+        if not taken:
+            raise SourceFailed("; ".join(one.error for one in self.missing) or "the source has nothing to back up")
+
+    def _take(self, stream: Stream, source: Source) -> None:
+        """Dump one stream to all open places, verify and commit it. Raise SourceFailed, Undecodable."""
+        stored = f"{self.prefix}/{self.id}/{safe_word(stream.name)}.{stream.extension}{self._settings.coding.suffix}"
+        sent = _Sent(stream, stored, {})
+        try:
+            for place in self._open:
+                with self._on(place):
+                    sent.uploads[place.name] = place.target.begin(stored)
+            self._need_a_target()
+            recorded = self._record(sent, source)
+            self._check_sizes(stream, recorded)
+            levels = self._verify(sent, recorded, source)
+            self._commit(sent, recorded, levels)
+        finally:
+            for upload in sent.uploads.values():
+                upload.abort()
+
+    def _record(self, sent: _Sent, source: Source) -> Recorded:
+        self._phase("dump", archive=sent.stream.name)
+        level = self.job.verification.level
+        # What is encrypted cannot be decoded here later, and what is far would have to be downloaded.
+        on_the_way = level >= 2 and (bool(self._settings.recipients) or not any(p.target.is_near for p in self._open))
+        name = sent.stream.name
+        recorded = record(
+            sent.stream, sent.uploads, self._settings, self._work,
+            decode=(lambda plain: source.decode_check(name, plain, self._work)) if on_the_way else None,
+            on_progress=lambda raw, stored: self.say("progress", archive=name, raw_bytes=raw, stored_bytes=stored),
+        )  # fmt: skip
+        for place in self._open:
+            if (error := recorded.failed.get(place.name)) is not None:
+                self._give_up(place, error)
+        self._need_a_target()
+        for warning in recorded.warnings:
+            self._warn(f"{name}: {warning}")
+        return recorded
+
+    def _check_sizes(self, stream: Stream, recorded: Recorded) -> None:
+        rules = self.job.verification
+        if recorded.raw_bytes < rules.min_bytes:
+            raise SourceFailed(f"{stream.name}: {recorded.raw_bytes} bytes are too few; verification.min_bytes is"
+                               f" {rules.min_bytes}")  # fmt: skip
+        earlier = max((place.earlier.manifests for place in self.places), key=len)
+        if text := shrunk(stream.name, recorded.raw_bytes, earlier, rules.shrink_warning):
+            self._warn(text)
+
+    def _verify(self, sent: _Sent, recorded: Recorded, source: Source) -> dict[str, int]:
+        """The level that each place reached. Raise Undecodable: then the dump was bad."""
+        wanted = self.job.verification.level
+        if wanted == 0:
+            return {}
+        self._phase("verify", archive=sent.stream.name)
+        is_decoded = recorded.is_decoded
+        levels = {}
+        for place in self._open:
+            if not place.target.is_near:
+                continue
+            with self._on(place), sent.uploads[place.name].reread() as file:
+                decoder = None
+                if wanted >= 2 and not is_decoded:
+                    decoder = checker(sent.stream.name, self._settings.coding, source, self._work)
+                reread(file, recorded.digest.size, recorded.digest.sha256, decoder, self._work)
+                is_decoded = is_decoded or decoder is not None
+                levels[place.name] = wanted if is_decoded else 1
+        for place in self._open:
+            levels.setdefault(place.name, 2 if is_decoded else 1)
+        self._need_a_target()
+        return levels
+
+    def _commit(self, sent: _Sent, recorded: Recorded, levels: Mapping[str, int]) -> None:
+        self._phase("commit", archive=sent.stream.name)
+        stream, coding = sent.stream, self._settings.coding
+        for place in self._open:
+            with self._on(place):
+                sent.uploads[place.name].commit()
+                place.archives.append(Archive(
+                    name=self.redact(stream.name), stored=sent.stored, extension=stream.extension,
+                    raw_bytes=recorded.raw_bytes, stored_bytes=recorded.digest.size, sha256=recorded.digest.sha256,
+                    compression=coding.compression, recipients=coding.recipients,
+                    argv=tuple(status.argv for status in recorded.statuses),
+                    statuses=tuple(status.code for status in recorded.statuses),
+                    warnings=tuple(map(self.redact, recorded.warnings)), row_estimates=dict(stream.row_estimates),
+                    level=levels.get(place.name, 0),
+                ))  # fmt: skip
+        self._need_a_target()
+
+    def _finish(self, facts: Facts) -> None:
+        """The manifest of each place, and then its retention."""
+        self.guard.check()
+        for place in self._open:
+            with self._on(place):
+                if self.job.verification.level >= 3 and not place.target.is_near:
+                    self._download(place)
+                self._phase("manifest", target=place.name)
+                place.manifest = self._manifest(place, facts)
+                catalogue.write(place.target, place.manifest, self.job.manifest_key)
+        for place in self._open:
+            if place.manifest is not None and place.manifest.is_verified:
+                with self._on(place):
+                    self._prune(place, place.manifest)
+
+    def _download(self, place: Place) -> None:
+        """Level 3 of a far place: some of the archives as they come back. Raise Damaged."""
+        self._phase("download", target=place.name)
+        chosen = sampled([one.stored for one in place.archives], self.job.verification.sample, self.id)
+        for at, archive in enumerate(place.archives):
+            if archive.stored in chosen:
+                with place.target.open(archive.stored) as file:
+                    reread(file, archive.stored_bytes, archive.sha256, None, self._work)
+                place.archives[at] = replace(archive, level=3)
+
+    def _manifest(self, place: Place, facts: Facts) -> Manifest:
+        now = self._clock.wall_ns() / NS
+        level = overall([archive.level for archive in place.archives])
+        return Manifest(
+            id=self.id, host=self.host, job=self.job.name, source=self.job.plugin.type,
+            started_at=round(self.started_at, 3), finished_at=round(now, 3), archives=tuple(place.archives),
+            missing=tuple(self.missing), versions=dict(facts.versions),
+            notes={key: self.redact(text) for key, text in facts.notes.items()}, level=level,
+            verified_at=round(now, 3) if level >= 1 else None,
+        )  # fmt: skip
+
+    def _prune(self, place: Place, newest: Manifest) -> None:
+        """Delete what the rules no longer keep: only here, after a verified success."""
+        self._phase("retention", target=place.name)
+        now = self._clock.wall_ns() / NS
+        decided = plan([*place.earlier.manifests, newest], place.rules, now, zone=self.job.times.zone)
+        if decided.refusal is not None:
+            self._warn(f"{place.name}: retention: {decided.refusal}")
+        for manifest in decided.deletions:
+            self.guard.check()
+            catalogue.delete(place.target, manifest)
+            place.deleted += 1
+            self.say("deleted", target=place.name, backup=manifest.id)
+
+    @contextmanager
+    def _on(self, place: Place) -> Iterator[None]:
+        """What goes wrong inside is this place's alone, unless we are stopped or the dump itself is bad."""
+        try:
+            yield
+        except (Stopped, Undecodable, SourceFailed):
+            raise
+        except (TargetFailed, Damaged, OSError) as error:
+            self.guard.check()
+            self._give_up(place, error)
+
+    # Hooks.
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        hooks = self.job.hooks
+        try:
+            try:
+                self._run_hooks("before", hooks.before, "")
+                yield
+            except BackupError:
+                self._run_hooks("on_error", hooks.on_error, "fail")
+                raise
+        finally:
+            self._run_hooks("after", hooks.after, self._status(None))
+
+    def _run_hooks(self, kind: str, argvs: Sequence[Sequence[str]], status: str) -> None:
+        """Run them in order. Those before raise; of the others each gets its turn, and a failure is a warning."""
+        variables = {"VIGILHOST_JOB": self.job.name, "VIGILHOST_BACKUP": self.id, "VIGILHOST_STATUS": status}
+        for argv in argvs:
+            self._phase("hook", hook=kind, program=argv[0])
+            try:
+                check_program(argv[0])
+                self._hook = Guard(self.job.hooks.deadline, f"hooks.{kind}: {argv[0]}")
+                children.run(Step(tuple(argv), variables), self._hook, self.redact)
+            except BackupError as error:
+                if kind == "before":
+                    raise SourceFailed(f"hooks.before: {error}") from error
+                self._warn(f"hooks.{kind}: {error}")
+            finally:
+                if self._hook is not None:
+                    self._hook.close()
+                self._hook = None
+
+    # The result.
+
+    def _status(self, error: str | None) -> str:
+        stored = [place for place in self.places if place.manifest is not None]
+        if error is not None or self.missing or len(stored) < len(self.places) or not self.places:
+            return "fail"
+        if any(place.error for place in self.places):
+            return "fail"
+        return "warn" if self.warnings else "ok"
+
+    def _result(self, error: str | None) -> dict[str, Any]:
+        if error is None and self.missing:
+            error = "; ".join(f"{one.name}: {one.error}" for one in self.missing)
+        if error is None:
+            failed = [f"{place.name}: {place.error}" for place in self.places if place.error is not None]
+            error = "; ".join(failed) or None
+        newest = next((place.manifest for place in self.places if place.manifest is not None), None)
+        return {
+            "event": "result", "job": self.job.name, "backup": self.id, "status": self._status(error), "error": error,
+            # A slot is done when a whole backup is kept somewhere: repeating it would not mend the other target.
+            "is_slot_done": any(one.manifest is not None and one.manifest.is_complete for one in self.places),
+            "started_at": self.started_at, "finished_at": self._clock.wall_ns() / NS,
+            "duration_s": round(self._clock.monotonic() - self._began, 3),
+            "raw_bytes": newest.raw_bytes if newest else 0, "stored_bytes": newest.stored_bytes if newest else 0,
+            "level": newest.level if newest else 0, "warnings": self.warnings[:100],
+            "targets": {place.name: _place_result(place) for place in self.places},
+        }  # fmt: skip
+
+
+def _place_result(place: Place) -> dict[str, Any]:
+    """What became of one target. Times are of its newest backups, this one included."""
+    known = [*place.earlier.manifests, *([place.manifest] if place.manifest is not None else [])]
+    complete = [one.finished_at for one in known if one.is_complete]
+    verified = [one.verified_at for one in known if one.is_verified]
+    return {
+        "status": "ok" if place.error is None and place.manifest is not None else "fail", "error": place.error,
+        "level": place.manifest.level if place.manifest else 0, "deleted": place.deleted,
+        "stored_bytes": place.manifest.stored_bytes if place.manifest else 0,
+        "last_success_at": max(complete, default=None), "last_verified_at": max(filter(None, verified), default=None),
+        "last_drill_at": max((one.drilled_at for one in known if one.drilled_at is not None), default=None),
+        "backups": len(known) - place.deleted,
+    }  # fmt: skip
+
+
+def _as_generator(streams: Iterator[Stream]) -> Any:
+    """Any iterator as one that can be closed."""
+
+    def generate() -> Iterator[Stream]:
+        try:
+            yield from streams
+        finally:
+            close = getattr(streams, "close", None)
+            if close is not None:
+                close()
+
+    return generate()
+
+
+def make_scratch(path: str, owner: tuple[int, int] | None) -> None:
+    """An empty private directory, whatever a killed run left there. Raise BackupError."""
+    try:
+        if os.path.lexists(path):
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise BackupError(f"{path}: is in the way; remove it")
+            shutil.rmtree(path)
+        os.makedirs(path, mode=0o700)
+        if owner is not None and os.geteuid() == 0:
+            os.chown(path, *owner)
+    except OSError as error:
+        raise BackupError(f"{path}: {(error.strerror or str(error)).lower()}") from error

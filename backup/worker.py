@@ -1,0 +1,138 @@
+"""The process that makes one backup: `vigilhost backup-worker JOB`.
+
+It says what it does as JSON lines on standard output, the last one being the result, and may be killed at any moment:
+its locks are the kernel's, and what it leaves behind is swept by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.core.clock import NS, Clock, SystemClock
+from backup.children import Guard, program, user_ids
+from backup.errors import BackupError
+from backup.job import Job, Limits, check_job_name
+from backup.redact import Redactor, secrets_in
+from backup.relay import write_all
+from backup.run import Run, make_scratch
+
+OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
+EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have this name
+_ASK_AGAIN_S = 1.0
+
+
+def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock | None = None) -> int:
+    """Run a job to its end and return the exit code. `state_dir` holds locks and scratch space, private to us."""
+    clock = clock or SystemClock()
+    guard = Guard(job.limits.deadline, job.name)
+    lines = Lines(output, guard, clock, Redactor(secrets_in(job.manifest_key)))
+    os.umask(0o077)
+    try:
+        check_job_name(job.name)
+        with lock(state_dir, job.name) as is_ours:
+            if not is_ours:
+                lines.put(_refusal(job, "busy", f"{job.name}: runs already; wait for it to end"))
+                return BUSY
+            _be_kind(job.limits)
+            scratch = os.path.join(state_dir, "scratch", job.name)
+            # A process of the user must be able to reach the file that it is told of.
+            make_scratch(scratch, user_ids(job.user) if job.user else None)
+            try:
+                run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard)
+                with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
+                    result = run.execute()
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except (BackupError, ValueError) as error:
+        result = _refusal(job, "fail", str(error))
+    finally:
+        guard.close()
+    lines.put(result)
+    return OK if result["status"] in ("ok", "warn") else FAILED
+
+
+def _refusal(job: Job, status: str, error: str) -> dict[str, Any]:
+    return {"event": "result", "job": job.name, "status": status, "error": error, "is_slot_done": False, "targets": {},
+            "warnings": []}  # fmt: skip
+
+
+class Lines:
+    """Events as JSON lines. When nobody reads them any more the run is stopped: it could not report its end."""
+
+    def __init__(self, output: int, guard: Guard, clock: Clock, redact: Redactor) -> None:
+        self._output = output
+        self._guard = guard
+        self._clock = clock
+        self._redact = redact
+
+    def put(self, event: Mapping[str, Any]) -> None:
+        told = self._redact.deep({**event, "time": round(self._clock.wall_ns() / NS, 3)})
+        try:
+            write_all(self._output, json.dumps(told, default=str).encode() + b"\n")
+        except OSError:
+            self._guard.stop("who started the run has gone")
+
+
+@contextlib.contextmanager
+def lock(state_dir: str, name: str) -> Iterator[bool]:
+    """Hold a lock that the kernel frees when we die; False when another process has it. Raise BackupError."""
+    path = os.path.join(state_dir, "locks", name)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise BackupError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _only_one(state_dir: str, lines: Lines, job: Job, guard: Guard) -> Iterator[None]:
+    """Wait until no other job runs on this host. Raise Stopped."""
+    has_said = False
+    while True:
+        with lock(state_dir, EVERY_JOB) as is_ours:
+            if is_ours:
+                yield
+                return
+        if not has_said:
+            lines.put({"event": "phase", "job": job.name, "phase": "waiting"})
+            has_said = True
+        guard.wait(_ASK_AGAIN_S)
+
+
+@contextlib.contextmanager
+def _heeding_signals(run: Run) -> Iterator[None]:
+    """SIGTERM and SIGINT end the run in good order; a second one does no more than the first."""
+
+    def heed(number: int, _frame: object) -> None:
+        run.stop(f"ended by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _be_kind(limits: Limits) -> None:
+    """Low priority for us and, inherited, for every program that we start."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(BackupError, OSError):  # a container may lack the program; it is a courtesy
+        pid = os.posix_spawn(program("ionice"), ["ionice", "-c", "3", "-p", str(os.getpid())], {})
+        os.waitpid(pid, 0)

@@ -1,0 +1,142 @@
+"""A host to back up, in a temporary directory: jobs as YAML, workers as real processes, targets to look into."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.config.backup_jobs import load_job
+from agent.core.secrets import Secret
+from backup import catalogue
+from backup.children import Guard
+from backup.job import Job
+from backup.manifest import Manifest
+from backup.redact import Redactor
+from backup.source import Work
+from backup.targets.local import Local
+
+HOST = "web1"
+# What `vigilhost backup-worker` does, without the command line.
+WORKER = """
+import os, sys
+from agent.config.backup_jobs import load_job
+from backup.worker import work
+directory, name = sys.argv[1:]
+job, _ = load_job(f"{directory}/backup.d/{name}.yaml")
+sys.exit(work(job, host="web1", state_dir=f"{directory}/state"))
+"""
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Ended:
+    """A worker that has ended: its exit code, its events, and what it wrote to standard error."""
+
+    code: int
+    events: list[dict[str, Any]]
+    stderr: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.events, self.stderr
+        assert self.events[-1]["event"] == "result", (self.events[-1], self.stderr)
+        return self.events[-1]
+
+    @property
+    def phases(self) -> list[str]:
+        return [event["phase"] for event in self.events if event["event"] == "phase"]
+
+
+class BackedUp:
+    """One host: `source` is a directory with things in it, `store` a local target, jobs are written by `job`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.source = directory / "source"
+        self.store = directory / "store"
+        for path in (self.source, self.store, directory / "backup.d", directory / "state"):
+            path.mkdir(mode=0o700)
+
+    def job(self, name: str = "job", **options: Any) -> Job:
+        """Write a job's file and load it; what is not given is small and plain."""
+        given = {
+            "source": {"files": {"paths": [str(self.source)]}},
+            "targets": {"store": {"type": "local", "path": str(self.store)}},
+            "retention": "forever",
+            **options,
+        }
+        file = self.directory / "backup.d" / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(given))
+        file.chmod(0o600)
+        return load_job(str(file))[0]
+
+    def argv(self, name: str = "job") -> list[str]:
+        return [sys.executable, "-c", WORKER, str(self.directory), name]
+
+    def start(self, name: str = "job") -> subprocess.Popen[bytes]:
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]}
+        return subprocess.Popen(
+            self.argv(name), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
+        )
+
+    def run(self, name: str = "job") -> Ended:
+        return ended(self.start(name))
+
+    def target(self, path: Path | None = None) -> Local:
+        return Local(str(path or self.store))
+
+    def manifests(self, name: str = "job", key: Secret | None = None, path: Path | None = None) -> list[Manifest]:
+        return list(catalogue.read(self.target(path), f"{HOST}/{name}", key).manifests)
+
+    def stored(self, path: Path | None = None) -> list[str]:
+        """Every file on the target, unfinished ones included."""
+        root = path or self.store
+        return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+
+    def work(self, deadline_s: float = 60.0, secrets: Sequence[Secret] = ()) -> Work:
+        scratch = self.directory / "scratch"
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        return Work(str(scratch), Guard(deadline_s), Redactor(secrets))
+
+
+def ended(worker: subprocess.Popen[bytes], deadline_s: float = 60.0) -> Ended:
+    out, err = worker.communicate(timeout=deadline_s)
+    return Ended(worker.returncode, list(_events(out)), err.decode())
+
+
+def _events(output: bytes) -> Iterator[dict[str, Any]]:
+    for line in output.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # the line that a kill cut off
+
+
+def built_source(job: Job) -> Any:
+    return job.plugin.build(job=job.name, host=HOST)
+
+
+def tree(root: Path) -> dict[str, tuple[Any, ...]]:
+    """What a restore has to bring back of everything below a directory."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        content: Any = None
+        if path.is_symlink():
+            content = os.readlink(path)
+        elif path.is_file():
+            content = path.read_bytes()
+        attributes = {name: os.getxattr(path, name, follow_symlinks=False)
+                      for name in os.listxattr(path, follow_symlinks=False)}  # fmt: skip
+        found[str(path.relative_to(root))] = (
+            oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, content, attributes
+        )  # fmt: skip
+    return found
