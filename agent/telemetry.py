@@ -85,7 +85,7 @@ AGENT = Group("vigilhost_agent", (
         (counter, "ticks_total", "count", "Ticks published.", int),
         (counter, "clock_jumps_total", "count", "Times a collector was aligned anew after the wall clock jumped.", int),
         (gauge, "stuck_mounts", "count", "Mounts whose helper process hangs for good.", int),
-    (counter, "abandoned_lanes_total", "count", "Threads left behind in calls that did not return.", int),
+        (counter, "abandoned_lanes_total", "count", "Threads left behind in calls that did not return.", int),
     ),
     gauge("config_last_reload_successful", "bool", "Whether the configuration in the files is the one in force.",
           type=bool, influx="config_last_reload_successful", prom="vigilhost_config_last_reload_successful"),

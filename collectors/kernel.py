@@ -30,6 +30,7 @@ KERNEL = Group("kernel", (
           influx="entropy_avail", prom="node_entropy_available_bits"),
     gauge("entropy_pool_size", "bits", "Entropy the random number generator can hold.",
           prom="node_entropy_pool_size_bits"),
+    counter("hung_tasks", "count", "Tasks found hanging in the kernel.", prom="node_kernel_hung_tasks_total"),
 ))  # fmt: skip
 
 SOFTIRQS = Group("softirqs", (
@@ -97,11 +98,13 @@ class Kernel:
     _stat: KeptFile = field(init=False)
     _entropy: KeptFile = field(init=False)
     _pool_size: KeptFile = field(init=False)
+    _hung_tasks: KeptFile = field(init=False)  # absent before Linux 6.13
 
     def __post_init__(self) -> None:
         self._stat = KeptFile(self.host.proc("stat"))
         self._entropy = KeptFile(self.host.proc("sys/kernel/random/entropy_avail"))
         self._pool_size = KeptFile(self.host.proc("sys/kernel/random/poolsize"))
+        self._hung_tasks = KeptFile(self.host.proc("sys/kernel/hung_task_detect_count"))
 
     def collect(self) -> Iterator[Reading]:
         lines = parse_stat(self._stat.read())
@@ -113,7 +116,7 @@ class Kernel:
         yield KERNEL.row((), (
             column(b"btime"), column(b"ctxt"), column(b"intr"), column(b"processes"),
             column(b"page"), column(b"page", 1), column(b"procs_running"), column(b"procs_blocked"),
-            _number_in(self._entropy), _number_in(self._pool_size),
+            _number_in(self._entropy), _number_in(self._pool_size), _number_in(self._hung_tasks),
         ))  # fmt: skip
         for vector, calls in zip(_VECTORS, lines.get(b"softirq", ())[1:], strict=False):
             yield SOFTIRQS.row((vector,), (calls,))

@@ -129,10 +129,12 @@ class Head:
         self._groups: dict[Group, None] = {}
 
     def resume(self, flushed: dict[str, int]) -> None:
-        """The last time on disk of each source; before the first append."""
+        """The last time on disk of each source. Where memory has nothing but older rows, they are of a new epoch."""
         with self._guard:
             for name, last_ms in flushed.items():
-                self._source(name).flushed_ms = last_ms
+                source = self._source(name)
+                if source.oldest_ms() is None or source.last_ms >= last_ms:
+                    source.flushed_ms = max(source.flushed_ms, last_ms)
 
     def append(self, tick: Tick, is_replay: bool = False) -> None:
         """Take a Tick; one at or before its source's last time is dropped.
@@ -269,7 +271,7 @@ class Head:
         self._append_samples(self._source(UP_SOURCE), at, {self._names.plain("up"): 1.0})
 
     def record(self, source: str, time_ms: int, samples: dict[Labels, float]) -> None:
-        """Take samples whose labels are complete, such as a recording rule's; those missing since last time are gone."""
+        """Take samples whose labels are complete (a recording rule's); those missing since last time are gone."""
         with self._guard:
             self._append_samples(self._source(f"record:{source}"), time_ms, samples)
 

@@ -136,16 +136,20 @@ class History:
         """
         with self._writing:
             try:
-                self._write()
-            except StoreError as error:
-                self._failed(str(error))
-            except sqlite3.Error as error:
-                self._failed_in_file(error)
-            else:
-                self._recovered()
-                return True
-            self._head.trim()
-            return False
+                try:
+                    self._write()
+                except sqlite3.DatabaseError as error:
+                    if not sqlite.is_corrupt(error):
+                        raise
+                    self._store.is_suspect = True
+                    self._write()
+            except (StoreError, sqlite3.Error) as error:
+                self._failed(str(error) if isinstance(error, StoreError) else f"history: {self._store.path}: {error}")
+                self._store.close()  # a disk that was read-only is found writable only by a new connection
+                self._head.trim()
+                return False
+            self._recovered()
+            return True
 
     def _write(self) -> None:
         store = self._store
@@ -158,13 +162,6 @@ class History:
         self._head.flushed(store.write(self._head.unflushed(), self._head.metrics))
         self._upkeep.build()
         self._upkeep.let_go(self._clock.wall_ns() // 1_000_000, self._head.live())
-
-    def _failed_in_file(self, error: sqlite3.Error) -> None:
-        self._failed(f"history: {self._store.path}: {error}")
-        if sqlite.is_corrupt(error):
-            self._store.is_suspect = True
-        else:
-            self._store.close()  # a disk that was read-only is found writable only by a new connection
 
     def _failed(self, trouble: str) -> None:
         if trouble != self._store.trouble:

@@ -27,9 +27,7 @@ class HistoryOptions:
     raw: Seconds = option(86_400.0, "How long every sample is kept.", minimum=3600.0)
     five_minutes: Seconds = option(30 * 86_400.0, "How long a summary of each 5 minutes is kept.", minimum=3600.0)
     one_hour: Seconds = option(365 * 86_400.0, "How long a summary of each hour is kept.", minimum=3600.0)
-    max_disk: Bytes = option(
-        1024**3, "Most that history takes on disk; beyond it the oldest goes.", minimum=4 * 1024**2
-    )
+    max_disk: Bytes = option(1024**3, "Most that history takes on disk; the oldest goes first.", minimum=4 * 1024**2)
     max_series: int = option(20_000, "Most series remembered; further ones are left out and counted.", minimum=100)
     job: str = option("node", "Label `job` of every series.", check=_check_name)
     instance: str = option("", "Label `instance` of every series.", default_text="the hostname", example="web1")

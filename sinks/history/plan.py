@@ -100,7 +100,7 @@ def _one_window(start_ms: int, end_ms: int, coverage: Coverage) -> Plan:
 def _segments(
     after_ms: int, end_ms: int, step_ms: int, base: Tier, is_exact: bool, coverage: Coverage
 ) -> list[Segment]:
-    """From coarse to fine. A tier goes on beyond where the finer one begins if the query would not see the difference."""
+    """From coarse to fine. A tier goes on where the finer one begins if the query would not see the difference."""
     found = []
     for tier, finer_from_ms, built_ms in (
         (ONE_HOUR, coverage.five_from_ms, coverage.hour_until_ms),

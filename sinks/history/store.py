@@ -104,6 +104,8 @@ class Store:
         self.tell("history.set_aside", file=name, consequence="history begins anew")
 
     def _load(self, db: sqlite3.Connection) -> dict[str, int]:
+        layouts: _Layouts = {}
+        self.pending = {FIVE_MINUTES.number: set(), ONE_HOUR.number: set()}
         sources = db.execute("SELECT id, name, last_ms FROM source ORDER BY id").fetchall()
         series = [
             Series(number, source, _labels_from(labels))
@@ -113,12 +115,14 @@ class Store:
             "SELECT id, tier, source, series, first_ms, last_ms FROM layout"
         ):
             known = KnownLayout(number, tier, source, layout_from(data), first_ms, last_ms)
-            self.layouts[tier, source, data] = known
+            layouts[tier, source, data] = known
         for tier, start_ms in db.execute("SELECT tier, start_ms FROM pending"):
             self.pending.setdefault(tier, set()).add(start_ms)
         self.metrics = {name: Metric(*rest) for name, *rest in db.execute("SELECT name, type, help, unit FROM metric")}
-        self._next_block = db.execute("SELECT coalesce(max(id), 0) + 1 FROM block").fetchone()[0]
-        self._next_layout = max((one.id for one in self.layouts.values()), default=0) + 1
+        self.layouts = layouts
+        (newest_block,) = db.execute("SELECT coalesce(max(id), 0) FROM block").fetchone()
+        self._next_block = max(self._next_block, newest_block + 1)  # numbers of deleted rows do not come again
+        self._next_layout = max([self._next_layout - 1, *(one.id for one in layouts.values())]) + 1
         self.last_ms = {number: last_ms for number, _, last_ms in sources}
         self.newest_ms = max(self.last_ms.values(), default=-(2**62))
         self.registry.load([(number, name) for number, name, _ in sources], series)
@@ -262,18 +266,17 @@ class Store:
             self.layouts = {**self.layouts, (tier.number, source, data): known}
         else:
             known.first_ms, known.last_ms = min(known.first_ms, first_ms), max(known.last_ms, last_ms)
-            db.execute(
-                "UPDATE layout SET first_ms = ?, last_ms = ? WHERE id = ?", (known.first_ms, known.last_ms, known.id)
-            )
+            span = (known.first_ms, known.last_ms, known.id)
+            db.execute("UPDATE layout SET first_ms = ?, last_ms = ? WHERE id = ?", span)
         return known.id
 
     def built_until(self, tier: Tier) -> int:
         """End of what a tier has built without a gap still to be filled; ms."""
-        starts = [start for start in self.pending[tier.number] if start <= self.newest_ms]
+        newest = self.newest_ms
+        starts = [start for start in self.pending[tier.number] if start <= newest]
         if tier is ONE_HOUR:  # what 5m still lacks, 1h lacks too
-            starts += [
-                window_start(start + 1, tier) for start in self.pending[FIVE_MINUTES.number] if start <= self.newest_ms
-            ]
+            fives = self.pending[FIVE_MINUTES.number]
+            starts += [window_start(start + 1, tier) for start in fives if start <= newest]
         return min(starts, default=window_start(self.newest_ms, tier))
 
     def is_due(self, tier: Tier, start_ms: int) -> bool:

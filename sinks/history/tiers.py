@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain, compress, pairwise
 from math import isfinite
 from operator import lt
 from typing import Final, NamedTuple
@@ -27,7 +27,7 @@ KINDS: Final = 9  # columns of one series in a block of a tier
 class Bucket(NamedTuple):
     """What is kept of the samples in one bucket; times are distances to its end, ms."""
 
-    count: float
+    samples: float
     total: float
     least: float
     greatest: float
@@ -96,24 +96,16 @@ def _buckets(
     if len(column) == 8:
         (value,) = array("d", column)
         if isfinite(value):
+            counts = [high - low for low, high in bounds]
+            edges = [(end - times[low], end - times[high - 1]) for end, (low, high) in zip(ends, bounds, strict=True)]
             return [
-                (
-                    high - low,
-                    value * (high - low),
-                    value,
-                    value,
-                    value,
-                    value,
-                    0.0,
-                    end - times[low],
-                    end - times[high - 1],
-                )
-                for end, (low, high) in zip(ends, bounds, strict=True)
+                (n, value * n, value, value, value, value, 0.0, *edge) for n, edge in zip(counts, edges, strict=True)
             ]
         column *= len(times)
     if ABSENT_BYTES in column or STALE_BYTES in column:
         t, v = present(times, column)
-        low, exact = 0, []
+        low = 0
+        exact: list[tuple[float, ...]] = []
         for end in ends:
             high = bisect_right(t, end, low)
             exact.append(bucket(t[low:high], v[low:high], end) or _MISSING)
@@ -167,16 +159,16 @@ def from_buckets(blocks: Sequence[Block], step_ms: int) -> Block | None:
 
 
 def _combined(parts: list[tuple[int, Bucket]], end_ms: int) -> Bucket:
-    full = [(end, one) for end, one in parts if one.count]
+    full = [(end, one) for end, one in parts if one.samples]
     last_end, last = parts[-1]
     is_ended = last.is_ended
     if not full:
         return Bucket(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0 - (end_ms - last_end + last.last_distance))
     resets = [one.resets for _, one in full]
-    resets += [a.last for (_, a), (_, b) in zip(full, full[1:], strict=False) if b.first < a.last]
+    resets += [a.last for (_, a), (_, b) in pairwise(full) if b.first < a.last]
     last_before = end_ms - full[-1][0] + full[-1][1].last_distance
     return Bucket(
-        sum(one.count for _, one in full),
+        sum(one.samples for _, one in full),
         numbers.total([one.total for _, one in full]),
         numbers.lowest([one.least for _, one in full]),
         numbers.highest([one.greatest for _, one in full]),
@@ -204,7 +196,7 @@ def rows_of_columns(times: array[int], columns: Sequence[bytes]) -> list[tuple[i
     kinds = [array("d", expanded(column, rows)) for column in columns]
     found = list(zip(times, map(Bucket._make, zip(*kinds, strict=True)), strict=True))
     if ABSENT_BYTES in columns[0]:
-        return [(end, one) for end, one in found if one.count == one.count]
+        return [(end, one) for end, one in found if one.samples == one.samples]
     return found
 
 

@@ -12,7 +12,7 @@ from sinks.history.chunks import DamagedError
 from sinks.history.columns import Block, Layout, joined
 from sinks.history.reader import Reader, Stretch
 from sinks.history.schema import PARTS_PER_BLOCK
-from sinks.history.store import Store
+from sinks.history.store import KnownLayout, Store
 from sinks.history.tiers import (
     FIVE_MINUTES,
     ONE_HOUR,
@@ -47,7 +47,6 @@ class Upkeep:
     def __init__(self, store: Store, keep: Keep) -> None:
         self._store = store
         self._keep = keep
-        self._deleted_layouts = False
 
     # -- tiers -------------------------------------------------------------------------------------------------------
 
@@ -175,12 +174,7 @@ class Upkeep:
         store = self._store
         db = store.db
         assert db is not None
-        old = [
-            one for one in store.layouts.values()
-            if one.last_ms < now_ms - self._keep.tier_ms[one.tier] - _EDGE_MS and not db.execute(
-                "SELECT 1 FROM block WHERE tier = ? AND source = ? AND layout = ? LIMIT 1", (one.tier, one.source, one.id)
-            ).fetchone()
-        ]  # fmt: skip
+        old = [one for one in store.layouts.values() if self._is_unused(db, one, now_ms)]
         if not old:
             return
         gone = {one.id for one in old}
@@ -192,6 +186,13 @@ class Upkeep:
             changing.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in dead])
         store.layouts = left
         store.registry.forget(dead)
+
+    def _is_unused(self, db: sqlite3.Connection, known: KnownLayout, now_ms: int) -> bool:
+        if known.last_ms >= now_ms - self._keep.tier_ms[known.tier] - _EDGE_MS:
+            return False
+        place = (known.tier, known.source, known.id)
+        found = db.execute("SELECT 1 FROM block WHERE tier = ? AND source = ? AND layout = ? LIMIT 1", place)
+        return found.fetchone() is None
 
 
 def _reductions(sizes: dict[int, int], room: float) -> dict[int, float]:

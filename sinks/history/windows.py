@@ -54,9 +54,9 @@ class Pieces:
         for end, one in rows:
             self.t.append(end)
             self.v.append(STALE if one.is_ended or one.last_before >= lookback_ms else one.last)
-            if one.count:
+            if one.samples:
                 self.ends.append(end)
-                self.count.append(one.count)
+                self.count.append(one.samples)
                 self.total.append(one.total)
                 self.least.append(one.least)
                 self.greatest.append(one.greatest)
