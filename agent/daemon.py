@@ -7,7 +7,7 @@ import faulthandler
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,11 +29,14 @@ from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 from sinks.prometheus import Exposition
 
+if TYPE_CHECKING:
+    from agent.history_keeper import HistoryKeeper
+
 log = structlog.get_logger("agent")
 
 FLUSH_AT_STOP_S = 5.0  # with the server's 2 s and the journal's 3 s, the end comes within 10 s
 STOP_JOURNAL_S = 3.0
-_FIXED = ("state_dir", "journal")  # options that a reload cannot change
+_FIXED = ("state_dir", "journal", "history")  # options that a reload cannot change
 
 
 class Daemon:
@@ -50,6 +53,7 @@ class Daemon:
         self._stat_helper = StatHelper()  # outlives reloads: a stuck mount stays known
         self._keeper: JournalKeeper | None = None
         self._sinks: SinkSet | None = None
+        self._history: HistoryKeeper | None = None
         self._server: tuple[Server, asyncio.Task[None]] | None = None
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
@@ -70,6 +74,10 @@ class Daemon:
     @property
     def journal(self) -> Journal | None:
         return self._keeper.journal if self._keeper is not None else None
+
+    @property
+    def history(self) -> HistoryKeeper | None:
+        return self._history
 
     def sink_stats(self) -> Mapping[str, DeliveryStats]:
         return self._sinks.stats() if self._sinks is not None else {}
@@ -98,7 +106,12 @@ class Daemon:
             )
             self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
             self._hub.subscribe(keeper.append)
+            if self._settings.history.enabled:
+                self._history = self._open_history()
             self._apply(self._settings)
+            remembering = (
+                asyncio.create_task(self._history.run(keeper.journal), name="history") if self._history else None
+            )
             commanding = asyncio.create_task(control.keep_trying(), name="control")
             await control.has_tried.wait()
             scheduling = asyncio.create_task(self._scheduler.run(), name="scheduler")
@@ -109,6 +122,9 @@ class Daemon:
             watching.cancel()
             scheduling.cancel()
             commanding.cancel()
+            if remembering is not None and self._history is not None:
+                remembering.cancel()
+                await self._history.close()
             self._stat_helper.close()
             await self._sinks.stop(FLUSH_AT_STOP_S)
             await self._stop_serving()
@@ -118,6 +134,14 @@ class Daemon:
             await control.stop()
             os.close(lock)
         log.info("agent.stopped")
+
+    def _open_history(self) -> HistoryKeeper:
+        from agent.history_keeper import HistoryKeeper  # hosts without history do not pay for it
+
+        settings = self._settings
+        history = HistoryKeeper(settings.history, settings.state_dir, self._clock, settings.hostname)
+        self._hub.subscribe(history.append, history.history.end)
+        return history
 
     @property
     def runtime_dir(self) -> str:
@@ -221,6 +245,7 @@ class Daemon:
             "scheduler": self._scheduler,
             "sink_stats": self.sink_stats,
             "journal": self.journal,
+            "history": self._history,
             "reload_state": lambda: (not self.reload_error, self._taken_over_ns / NS),
         }
 
@@ -260,7 +285,12 @@ class Daemon:
                 raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
             return await asyncio.to_thread(journal.purge, reader)
 
-        return {"status": status, "reload": reload, "drain": drain, "purge": purge}
+        async def history(_: Mapping[str, Any]) -> Any:
+            if self._history is None:
+                raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
+            return await self._history.look()
+
+        return {"status": status, "reload": reload, "drain": drain, "purge": purge, "history": history}
 
     def _must_journal(self) -> Journal:
         if self._keeper is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
 from agent.core.clock import NS, Clock
@@ -13,6 +13,9 @@ from agent.journal_metrics import summary
 from agent.scheduler import Scheduler, Task
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
+
+if TYPE_CHECKING:
+    from agent.history_keeper import HistoryKeeper
 
 STALL_S = 65.0  # the scheduler wakes at least once a minute; later than this the agent itself stands still
 
@@ -24,6 +27,9 @@ class Parts(Protocol):
 
     @property
     def scheduler(self) -> Scheduler: ...
+
+    @property
+    def history(self) -> HistoryKeeper | None: ...
 
     @property
     def journal(self) -> Journal | None: ...
@@ -40,6 +46,8 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
     failing += [f"{name} {target}" for name, each in collectors.items() for target in each["failed_targets"]]
     failing += [f"sink {name}" for name, each in sinks.items() if each["state"] == "failing"]
     failing += ["journal"] if journal["state"] == "failing" else []
+    history = parts.history.summary() if parts.history is not None else {"state": "off"}
+    failing += ["history"] if history["state"] == "failing" else []
     failing += ["reload"] if parts.reload_error else []
     is_stalled = clock.monotonic() - parts.scheduler.last_slot_at > STALL_S
     return {
@@ -54,6 +62,7 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
         "collectors": collectors,
         "sinks": sinks,
         "journal": journal,
+        "history": history,
     }
 
 

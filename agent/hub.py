@@ -25,10 +25,14 @@ class Hub:
     def __init__(self) -> None:
         self._latest: dict[str, Latest] = {}
         self._subscribers: list[Callable[[Tick], None]] = []
+        self._mourners: list[Callable[[str], None]] = []
         self.published = 0
 
-    def subscribe(self, subscriber: Callable[[Tick], None]) -> None:
+    def subscribe(self, subscriber: Callable[[Tick], None], at_end: Callable[[str], None] | None = None) -> None:
+        """`subscriber` gets every Tick; `at_end` the name of a collector that was taken away."""
         self._subscribers.append(subscriber)
+        if at_end is not None:
+            self._mourners.append(at_end)
 
     def publish(self, tick: Tick, fresh_until: float) -> None:
         self._latest[tick.collector] = Latest(tick, fresh_until)
@@ -39,6 +43,8 @@ class Hub:
     def forget(self, collector: str) -> None:
         """The collector is gone (a reload took it away)."""
         self._latest.pop(collector, None)
+        for at_end in self._mourners:
+            at_end(collector)
 
     def snapshot(self, now: float) -> list[Tick]:
         """The newest Tick of every collector that is still fresh at `now` (monotonic)."""

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from prometheus_client import ProcessCollector
 
@@ -17,6 +17,7 @@ from agent.core.model import Field, Group, Reading, counter, gauge
 from agent.core.options import option
 from agent.core.stat_helper import StatHelper
 from agent.core.units import Seconds
+from agent.history_metrics import HISTORY
 from agent.scheduler import Scheduler
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
@@ -111,13 +112,17 @@ PROCESS = Group("process", (
 ))  # fmt: skip
 
 
+class _HasReadings(Protocol):
+    def readings(self) -> Iterator[Reading]: ...
+
+
 @dataclass(slots=True)
 class SelfMetrics:
     """The agent's own health: collectors, sinks, journal, memory, event loop."""
 
     name: ClassVar[str] = "agent"
     groups: ClassVar[tuple[Group, ...]] = (
-        COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS, *journal_metrics.GROUPS,
+        COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS, *journal_metrics.GROUPS, HISTORY,
     )  # fmt: skip
 
     interval: Seconds = option(10.0, "Time between two readings.")
@@ -125,6 +130,7 @@ class SelfMetrics:
     sink_stats: Callable[[], Mapping[str, DeliveryStats]] = dict
     journal: Journal | None = None
     stat_helper: StatHelper | None = None
+    history: _HasReadings | None = None
     reload_state: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)  # the last one succeeded; when one last did
     _started: float = field(default_factory=time.monotonic)
     _process: ProcessCollector = field(default_factory=lambda: ProcessCollector(registry=None))
@@ -140,6 +146,8 @@ class SelfMetrics:
             yield from _collectors(self.scheduler)
         if self.journal is not None:
             yield from journal_metrics.readings(self.journal)
+        if self.history is not None:
+            yield from self.history.readings()
 
     def _process_values(self) -> dict[str, float]:
         values = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}

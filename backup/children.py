@@ -137,6 +137,7 @@ class Group:
         self._children: list[_Child] = []
         self._is_over = False
         self._lock = threading.RLock()
+        self._waiting = threading.Lock()
 
     def __enter__(self) -> Self:
         self._guard.add(self)
@@ -173,19 +174,29 @@ class Group:
                     child.kill()
 
     def wait(self) -> list[Status]:
-        """Every program's end, in the order they were started; then nothing of the group is left running."""
-        if not self._is_over:
-            for child in self._children:
-                # Not reaped yet: until then nobody else can get the group's number.
-                os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
-            self.kill()  # what they left behind in the background would hold the pipes open
-            with self._lock:
-                self._is_over = True
+        """Every program's end, in the order they were started; then nothing of the group is left running.
+
+        Any thread may call it, and again.
+        """
+        with self._waiting:
+            if not self._is_over:
                 for child in self._children:
-                    child.process.wait()
-            for child in self._children:
-                child.hear_out()
+                    # Not reaped yet: until then nobody else can get the group's number.
+                    os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+                self.kill()  # what they left behind in the background would hold the pipes open
+                with self._lock:
+                    self._is_over = True
+                    for child in self._children:
+                        child.process.wait()
+                for child in self._children:
+                    child.hear_out()
         return [child.status() for child in self._children]
+
+    def wait_aside(self) -> threading.Thread:
+        """Wait on a thread, so that pipes held open by what was left in the background end too."""
+        thread = threading.Thread(target=self.wait, name="waiting", daemon=True)
+        thread.start()
+        return thread
 
 
 class _Child:
@@ -208,9 +219,10 @@ class _Child:
                     self.step.on_line(self._redact(line.decode("utf-8", "replace").rstrip("\n")))
 
     def kill(self) -> None:
+        # Not Popen.send_signal, which would reap it: until wait() has, the number is still its own.
         try:
-            self.process.send_signal(signal.SIGKILL)
-        except PermissionError:
+            os.kill(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
             pass  # it runs as a user over whom we have no power; pdeathsig has
 
     def hear_out(self) -> None:
@@ -245,6 +257,8 @@ def run(step: Step, guard: Guard, redact: Redactor, *, stdin: int | None = None,
             if stdout is None:
                 os.close(write_end)
                 write_end = -1
+            if stdout is None:
+                group.wait_aside()
             output = _read_all(read_end, step) if stdout is None else b""
             statuses = group.wait()
         guard.check()

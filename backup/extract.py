@@ -16,6 +16,7 @@ import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from backup import acl
@@ -395,7 +396,12 @@ def _clear(parent: int, name: str) -> None:
 
 
 def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    mtime = round(float(member.mtime) * 1e9)
+    """Nanoseconds for utime, from the decimal text where there is one: a float cannot hold them."""
+    text = member.pax_headers.get("mtime", str(int(member.mtime)))
+    try:
+        mtime = int(Decimal(text) * 10**9)
+    except (ArithmeticError, ValueError):
+        mtime = 0
     # Beyond what file systems keep; such a time is a lie, not a reason to lose the file.
     mtime = min(max(mtime, 0), 2**62)
     return mtime, mtime

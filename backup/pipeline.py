@@ -145,26 +145,29 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
     checker: _Checker | None = None
     is_whole = False
     with ExitStack() as stack:
-        group = stack.enter_context(Group(work.guard, work.redact))
+        coders = stack.enter_context(Group(work.guard, work.redact))
+        # A group of its own: it is over, background processes included, when its programs are.
+        producers = stack.enter_context(Group(work.guard, work.redact))
         plumbing = stack.enter_context(_Plumbing())
         try:
-            meter, end = None, plumbing.chain(group, stream.steps, None)
+            meter, end = None, plumbing.chain(producers, stream.steps, None)
+            producers.wait_aside()
             packing, locking = compress_steps(settings.compression), encrypt_steps(settings.recipients)
             if packing or locking:
                 end, meter = plumbing.metered(end)
-            end = plumbing.chain(group, packing, end)
+            end = plumbing.chain(coders, packing, end)
             if decode is not None:
                 checker = _Checker(settings, decode, work)
             aside = [checker.lane] if checker is not None else []
             if locking:
-                end, aside = plumbing.forked(group, locking[0], end, aside, work, settings.stall_s), []
+                end, aside = plumbing.forked(coders, locking[0], end, aside, work, settings.stall_s), []
             lanes = [Lane(name, taker) for name, taker in takers.items()]
             digest = relay(end, [*lanes, *aside], work.guard, rate=settings.rate, stall_s=settings.stall_s,
                            on_progress=_teller(on_progress, meter))  # fmt: skip
             if all(lane.error is not None for lane in lanes):
                 raise TargetFailed("; ".join(f"{lane.name}: {lane.error}" for lane in lanes))
             raw_bytes = meter.wait() if meter is not None else digest.size
-            statuses = group.wait()
+            statuses = producers.wait() + coders.wait()
             work.guard.check()
             warnings = check_statuses(statuses)
             plumbing.check()
@@ -172,13 +175,15 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
             warnings += stream.after()
             is_whole = True
         except (SourceFailed, TargetFailed) as error:
-            group.kill()
+            producers.kill()
+            coders.kill()
             work.guard.check()
-            _blame_program(group.wait(), error)
+            _blame_program(producers.wait() + coders.wait(), error)
             raise
         finally:
             if not is_whole:
-                group.kill()
+                producers.kill()
+                coders.kill()
             for lane in lanes:
                 lane.end(settings.stall_s, is_whole=is_whole)
             if checker is not None:

@@ -8,6 +8,13 @@ SOURCES: Mapping[str, str] = {
     "files": "backup.sources.files:Files",
     "sqlite": "backup.sources.sqlite:SQLite",
     "command": "backup.sources.command:Command",
+    "postgresql": "backup.sources.postgresql:PostgreSQL",
+    "mysql": "backup.sources.mysql:MySQL",
+    "redis": "backup.sources.redis:Redis",
+    "docker_volume": "backup.sources.docker_volume:DockerVolume",
+    "vm_image": "backup.sources.vm_image:VMImage",
+    "lxd": "backup.sources.lxd:LXD",
+    "snapshot": "backup.sources.snapshot:Snapshot",
 }
 TARGETS: Mapping[str, str] = {
     "local": "backup.targets.local:Local",

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "agent.cli.config_cmd:config",
     "collect": "agent.cli.collect_cmd:collect",
     "collectors": "agent.cli.collect_cmd:collectors",
+    "history": "agent.cli.history_cmd:history",
     "journal": "agent.cli.journal_cmd:journal",
     "status": "agent.cli.status_cmd:status",
     "reload": "agent.cli.status_cmd:reload",

@@ -8,11 +8,11 @@ import os
 from collections.abc import Mapping
 
 import backup.table
-from agent.config import nodes
 from agent.config.plugins import read_table
-from agent.config.problems import ConfigError, Place, Problem
 from agent.config.registry import Registry
 from agent.config.schema import Bad, Reader, hide_secrets
+from agent.core import yaml_nodes as nodes
+from agent.core.problems import ConfigError, Place, Problem
 from backup.job import Job, SourceCommon, TargetCommon, check_job_name
 
 DIRECTORY = "backup.d"  # beside vigilhost.yaml

@@ -20,7 +20,9 @@ _REQUIRED = object()
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `limits` is what its declaration gave beside the help:
+    """One option. `name` is its key in YAML, `field` the dataclass field: `for_` is the option `for`.
+
+    `limits` is what its declaration gave beside the help:
 
     `minimum`, `maximum`: of numbers, in the option's unit, also of those in a list or mapping.
     `check`: called with the value; raises ValueError with a sentence that follows the value (`is not an address; ...`).
@@ -30,6 +32,7 @@ class Option:
     """
 
     name: str
+    field: str
     kind: Any  # the resolved annotation, `Annotated` kept
     help: str
     limits: Mapping[str, Any]
@@ -53,7 +56,8 @@ def options_of(cls: type) -> dict[str, Option]:
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a dataclass")
     kinds = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: _option(field, kinds[field.name]) for field in dataclasses.fields(cls) if _is_option(field)}
+    options = [_option(field, kinds[field.name]) for field in dataclasses.fields(cls) if _is_option(field)]
+    return {option.name: option for option in options}
 
 
 def defaults_of(cls: type) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> Option:
         default, limits["has_factory"] = field.default_factory, True
     elif field.default is not dataclasses.MISSING:
         default = field.default
-    return Option(field.name, kind, field.metadata["help"], types.MappingProxyType(limits), default)
+    return Option(field.name.rstrip("_"), field.name, kind, field.metadata["help"], types.MappingProxyType(limits), default)
 
 
 # The types an option may have, taken apart.

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.config import nodes
-from agent.config.nodes import Text
 from agent.config.plugins import Entry, read_table
-from agent.config.problems import ConfigError, Place, Problem
 from agent.config.registry import REGISTRIES, CommonOptions, Registry
 from agent.config.schema import Bad, Reader
 from agent.config.settings import Settings
+from agent.core import yaml_nodes as nodes
 from agent.core.collector import Collector
+from agent.core.problems import ConfigError, Place, Problem
+from agent.core.yaml_nodes import Text
 
 DEFAULT_FILE = "/etc/vigilhost/vigilhost.yaml"
 DIRECTORY = "conf.d"  # beside the file

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config import nodes
 from agent.config.declared import defaults_of, options_of
-from agent.config.nodes import Node, Text
-from agent.config.problems import Place, join
 from agent.config.registry import PluginError, Registry
 from agent.config.scalars import read_bool
 from agent.config.schema import BAD, Bad, Reader, as_mapping, construct
+from agent.core import yaml_nodes as nodes
+from agent.core.problems import Place, join
+from agent.core.yaml_nodes import Node, Text
 
 OTHERS = "others"  # the key that turns off what is not named; no plugin can have this name
 

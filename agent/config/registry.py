@@ -11,8 +11,8 @@ from typing import Any
 
 import collectors.table
 import sinks.table
-from agent.config.problems import did_you_mean
 from agent.core.options import option
+from agent.core.problems import did_you_mean
 from agent.core.units import Seconds
 
 

@@ -8,15 +8,15 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from agent.config import nodes
 from agent.config.declared import Option, element_of, is_section, kind_name, members, options_of, unit_of
 from agent.config.expand import expand
-from agent.config.nodes import Node, Text
-from agent.config.problems import MOST_PROBLEMS, Place, Problem, did_you_mean, join, shown
 from agent.config.scalars import check_limits, read_bool, read_float, read_int, read_pattern, unit_form
 from agent.config.secret_sources import read_secret
+from agent.core import yaml_nodes as nodes
 from agent.core.errors import VigilhostError
+from agent.core.problems import MOST_PROBLEMS, Place, Problem, did_you_mean, join, shown
 from agent.core.secrets import Secret
+from agent.core.yaml_nodes import Node, Text
 
 _SCALARS: dict[Any, Callable[[str], Any]] = {
     bool: read_bool,
@@ -99,7 +99,7 @@ class Reader:
             limits = {"minimum": least[name], **option.limits} if name in least else option.limits
             value = self._option(option, limits, mapping, join(path, name))
             found_wrong |= isinstance(value, Bad)
-            values[name] = value
+            values[option.field] = value
         return BAD if found_wrong else values
 
     def _unknown(self, key: str, place: Place, path: str, known: tuple[str, ...]) -> None:

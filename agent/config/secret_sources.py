@@ -9,11 +9,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.config import nodes
 from agent.config.expand import expand
-from agent.config.nodes import Node, Text
-from agent.config.problems import Place, join, shown
+from agent.core import yaml_nodes as nodes
+from agent.core.problems import Place, join, shown
 from agent.core.secrets import Secret
+from agent.core.yaml_nodes import Node, Text
 
 if TYPE_CHECKING:
     from agent.config.schema import Reader

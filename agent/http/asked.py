@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from agent.core.labels import Matcher
+from agent.core.labels import Labels, Matcher, quote
 from agent.core.query import ParseError
-from agent.http.refusals import Refusal, bad
+from agent.http.refusals import Refusal, bad, of_query
 from agent.http.times import parse_length, parse_moment
 from sinks.history.promql.ast import VectorSelector
 from sinks.history.promql.parser import parse
@@ -83,10 +83,24 @@ def selector(text: str) -> tuple[Matcher, ...]:
     try:
         node = parse(text)
     except ParseError as error:
-        raise bad("match[]", str(error)) from error
-    if not isinstance(node, VectorSelector) or node.modifiers:
+        raise bad("match[]", str(of_query(error))) from error
+    if not isinstance(node, VectorSelector) or node.offset_ms or node.at is not None:
         raise bad("match[]", 'not a series selector; write it like up{job="node"}')
     return node.matchers
+
+
+def exactly(labels: Labels) -> str:
+    """The selector of one series and no other, as text."""
+    return written(Matcher(name, "=", value) for name, value in labels)
+
+
+def written(matchers: Iterable[Matcher]) -> str:
+    """A selector as text."""
+    return "{" + ",".join(f"{_label_name(m.name)}{m.op}{quote(m.value)}" for m in matchers) + "}"
+
+
+def _label_name(name: str) -> str:
+    return name if name.isascii() and name.isidentifier() else quote(name)
 
 
 async def asked_by(request: Request) -> Asked:

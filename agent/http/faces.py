@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from agent.core.labels import Labels, Matcher
 from agent.core.query import Querier
+from sinks.history.promql.storage import Storage
 
 
 class MetricFacts(Protocol):
@@ -22,11 +23,11 @@ class MetricFacts(Protocol):
     def unit(self) -> str: ...
 
 
-class HistoryFace(Protocol):
+class HistoryFace(Storage, Protocol):
     """A history that can be asked. Every call may block, so none is made on the event loop."""
 
-    def querier(self, lookback_ms: int | None = None) -> Querier:
-        """Whoever answers PromQL; `lookback_ms` None means the usual five minutes."""
+    def querier(self) -> Querier:
+        """Whoever answers PromQL."""
         ...
 
     def label_names(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Sequence[str]:

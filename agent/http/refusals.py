@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from starlette.responses import Response
 
-from agent.core.query import QueryError
+from agent.core.query import ParseError, QueryError
 
 JSON: Final = "application/json"
 
@@ -41,7 +41,10 @@ def bad(name: str, message: str) -> Refusal:
 
 
 def of_query(error: QueryError) -> Refusal:
-    """A query without an answer."""
+    """A query without an answer; what cannot be parsed is said with its place first, where clients look for it."""
+    if isinstance(error, ParseError):
+        hint = f"; {error.hint}" if error.hint else ""
+        return Refusal(error.kind, f"{error.line}:{error.column}: parse error: {error.message}{hint}")
     return Refusal(error.kind, str(error))
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sinks.history.promql.storage import SelectHints
-from sinks.history.tiers import FIVE_MINUTES, ONE_HOUR, RAW, Tier
+from sinks.history.tiers import FIVE_MINUTES, ONE_HOUR, RAW, TIERS, Tier
 from sinks.history.windows import ANSWERS
 
 LONG_WINDOW_MS: Final = 3_600_000  # a single window this long is answered from buckets
@@ -58,7 +58,9 @@ def make_plan(start_ms: int, end_ms: int, hints: SelectHints, coverage: Coverage
     is_windowed = hints.range_ms > 0 and hints.function in ANSWERS
     if base is RAW and is_windowed and hints.step_ms == 0 and hints.range_ms >= LONG_WINDOW_MS:
         return _one_window(start_ms, end_ms, coverage)
-    best = _aligned(start_ms, end_ms, hints, is_windowed)
+    best = _aligned(end_ms, hints, is_windowed)
+    while best.number > base.number and end_ms - start_ms < _WORTH * best.step_ms:
+        best = TIERS[best.number - 1]
     if best.number > base.number:
         base = best
     if base is RAW:
@@ -74,13 +76,12 @@ def make_plan(start_ms: int, end_ms: int, hints: SelectHints, coverage: Coverage
     return Plan(tuple(segments), base.step_ms, _remark(hints, is_windowed, coarse))
 
 
-def _aligned(start_ms: int, end_ms: int, hints: SelectHints, is_windowed: bool) -> Tier:
+def _aligned(end_ms: int, hints: SelectHints, is_windowed: bool) -> Tier:
     """The coarsest tier at whose bucket ends every moment of the query lies, and every window's begin."""
     if hints.function == "timestamp" or (hints.range_ms and not is_windowed):
         return RAW
     for tier in (ONE_HOUR, FIVE_MINUTES):
-        moments = (end_ms, hints.step_ms, hints.range_ms)
-        if end_ms - start_ms >= _WORTH * tier.step_ms and not any(moment % tier.step_ms for moment in moments):
+        if not any(moment % tier.step_ms for moment in (end_ms, hints.step_ms, hints.range_ms)):
             return tier
     return RAW
 

@@ -56,9 +56,9 @@ class Reader:
         self._layouts: dict[int, Layout] = {}
 
     def oldest_ms(self, tier: Tier) -> int | None:
-        """First time of the oldest block of a tier; None where it has none."""
+        """First time in a tier; None where it is empty."""
         row = self.connection.execute(
-            "SELECT first_ms FROM block WHERE tier = ? ORDER BY last_ms LIMIT 1", (tier.number,)
+            "SELECT first_ms FROM block WHERE tier = ? ORDER BY first_ms LIMIT 1", (tier.number,)
         ).fetchone()
         return None if row is None else int(row[0])
 

@@ -18,7 +18,7 @@ CREATE TABLE block (
     times BLOB NOT NULL, constants BLOB NOT NULL
 );
 CREATE INDEX block_place ON block (tier, source, last_ms);
-CREATE INDEX block_age ON block (tier, last_ms);
+CREATE INDEX block_age ON block (tier, first_ms);
 CREATE TABLE part (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE pending (tier INTEGER NOT NULL, start_ms INTEGER NOT NULL, PRIMARY KEY (tier, start_ms)) WITHOUT ROWID
 """

@@ -116,8 +116,8 @@ class Selection:
         except sqlite3.Error as error:
             self._cannot_read(error)
             return Coverage(far, far, far, far)
-        has_older_five = five is not None and (raw is None or five < raw - FIVE_MINUTES.window_ms)
-        has_older_hour = hour is not None and (five is None or hour < five - ONE_HOUR.window_ms)
+        has_older_five = five is not None and (raw is None or five < raw)
+        has_older_hour = hour is not None and (five is None or hour < five)
         return Coverage(
             raw_from_ms=(2**62 if raw is None else raw) if has_older_five or has_older_hour else far,
             five_from_ms=(2**62 if five is None else five) if has_older_hour else far,

@@ -26,7 +26,7 @@ from sinks.history.tiers import (
 )
 
 _BATCH: Final = 64  # series built at a time: memory
-_MOST_DELETED: Final = 200  # blocks of a tier at a time: a clock that is wrong for an hour does not empty history
+_MOST_DELETED: Final = 200  # blocks of a tier at a time
 _EDGE_MS: Final = 900_000  # kept beyond its age, so that a window of that very length still finds its beginning
 _DAY_MS: Final = 86_400_000
 # Of the disk cap, what each tier may have before the others; by tier number.
@@ -119,13 +119,13 @@ class Upkeep:
         keep_ms = self._keep.tier_ms[tier.number]
         horizon = now_ms - keep_ms - _EDGE_MS
         coarser = {RAW: FIVE_MINUTES, FIVE_MINUTES: ONE_HOUR}.get(tier)
-        if coarser is not None and keep_ms >= coarser.window_ms:
+        if coarser is not None:
             # A window still to be built keeps what it is built from.
             horizon = min([horizon, *self._store.pending[coarser.number]])
         future = now_ms + max(keep_ms, _DAY_MS)
-        self._delete_where(
-            "tier = ? AND (last_ms < ? OR first_ms > ?) ORDER BY last_ms", (tier.number, horizon, future), _MOST_DELETED
-        )
+        # Deleted little by little: a clock that is wrong for an hour does not empty history.
+        self._delete_where("first_ms < ? AND last_ms < ?", tier, horizon, horizon)
+        self._delete_where("first_ms > ? AND last_ms > ?", tier, future, future)
 
     def _by_size(self) -> None:
         db = self._store.db
@@ -146,7 +146,7 @@ class Upkeep:
         db = self._store.db
         assert db is not None
         ids = []
-        for number, size in db.execute("SELECT id, bytes + 64 FROM block WHERE tier = ? ORDER BY last_ms", (tier,)):
+        for number, size in db.execute("SELECT id, bytes + 64 FROM block WHERE tier = ? ORDER BY first_ms", (tier,)):
             if excess <= 0:
                 break
             ids.append(number)
@@ -154,10 +154,11 @@ class Upkeep:
         with self._store.transaction() as changing:
             _delete(changing, ids)
 
-    def _delete_where(self, condition: str, values: tuple[int, ...], most: int) -> None:
+    def _delete_where(self, condition: str, tier: Tier, *moments: int) -> None:
         db = self._store.db
         assert db is not None
-        ids = [row[0] for row in db.execute(f"SELECT id FROM block WHERE {condition} LIMIT {most}", values)]  # noqa: S608
+        query = f"SELECT id FROM block WHERE tier = ? AND {condition} ORDER BY first_ms LIMIT {_MOST_DELETED}"  # noqa: S608
+        ids = [row[0] for row in db.execute(query, (tier.number, *moments))]
         if ids:
             with self._store.transaction() as changing:
                 _delete(changing, ids)

@@ -22,6 +22,7 @@ from backup.manifest import Manifest
 from backup.redact import Redactor
 from backup.source import Work
 from backup.targets.local import Local
+from tests.servers.programs import need
 
 HOST = "web1"
 # What `vigilhost backup-worker` does, without the command line.
@@ -140,3 +141,36 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
             oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, content, attributes
         )  # fmt: skip
     return found
+
+
+def script(host: BackedUp, text: str) -> list[str]:
+    """A program of a few shell lines."""
+    file = host.directory / "dump"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o700)
+    return [str(file)]
+
+
+def command_job(host: BackedUp, text: str, **options: object) -> None:
+    host.job(source={"command": {"argv": script(host, text)}}, **options)
+
+
+def age_key(host: BackedUp, name: str = "age.key") -> tuple[str, Path]:
+    """A new key: what encrypts, and the file that decrypts."""
+    need("age-keygen")
+    file = host.directory / name
+    made = subprocess.run(["age-keygen", "-o", file], capture_output=True, text=True, check=True).stderr
+    return made.split()[-1], file
+
+
+def running(words: str) -> bool:
+    """Whether a process with these words in its command line is alive."""
+    wanted = words.replace(" ", "\0").encode()
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            try:
+                if (directory / "cmdline").read_bytes().startswith(wanted):
+                    return True
+            except OSError:
+                continue
+    return False

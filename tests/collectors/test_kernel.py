@@ -21,6 +21,7 @@ def test_counters_of_the_small_host() -> None:
     assert kernel == ("kernel", (), {
         "boot_time": 1767225600, "context_switches": 4531800123, "interrupts": 342, "processes_forked": 98123,
         "procs_running": 2, "procs_blocked": 0, "entropy_avail": 256, "entropy_pool_size": 256,
+            "hung_tasks": 0,
     })  # fmt: skip
     assert [(tags[0], values["calls"]) for _, tags, values in softirqs] == [
         ("hi", 0), ("timer", 20978), ("net_tx", 12), ("net_rx", 7720), ("block", 76471),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.control import SOCKET_NAME, ask
 from tests.servers.process import LOOPBACK, ServerError, wait_until
-from tests.servers.vigilhost import Vigilhost
+from tests.servers.vigilhost import ROOT, Vigilhost
 
 FEW_COLLECTORS = """\
 collectors:
@@ -65,10 +66,11 @@ class Agent(Vigilhost):
         """Over the control socket. Raise ControlError when it refuses."""
         return ask(str(self.state_dir / SOCKET_NAME), command, **arguments)
 
-    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A `vigilhost` command about this agent."""
-        argv = [*super().command()[:3], *words]
-        return subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=60, check=False)
+    @staticmethod
+    def cli(*words: str) -> subprocess.CompletedProcess[str]:
+        """A `vigilhost` command, to its end."""
+        argv = [sys.executable, "-m", "agent.cli.main", *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
 
     def complaints(self) -> list[str]:
         """Lines of its log that no healthy agent writes: tracebacks and what Python says on its own."""
@@ -76,6 +78,7 @@ class Agent(Vigilhost):
 
     def settled(self, *collectors: str, deadline: float = 20.0) -> None:
         """Wait until each of these has given readings."""
+
         def have_run() -> bool:
             found = self.health()["collectors"]
             return all(found[name]["last_success"] for name in collectors)
@@ -83,11 +86,12 @@ class Agent(Vigilhost):
         wait_until(have_run, f"{', '.join(collectors)} to have run", deadline)
 
 
-def own_disk(state_dir: Path, size: str) -> list[str]:
-    """A wrapper: the agent in a mount namespace of its own, its state directory on a tmpfs of `size`."""
+def own_disk(state_dir: Path, options: str) -> list[str]:
+    """A wrapper: the agent in a mount namespace of its own, its state directory on a tmpfs with these options."""
     how = ["-m"] if os.geteuid() == 0 else ["-Urm"]
-    script = f'mount -t tmpfs -o size={size},mode=700 tmpfs "$0" && exec "$@"'
-    return ["unshare", *how, "sh", "-c", script, str(state_dir)]
+    script = f'mount -t tmpfs -o {options},mode=700 tmpfs "$0" && exec "$@"'
+    # a temporary directory of its own too: an agent that is killed leaves things there
+    return ["env", f"TMPDIR={state_dir.parent}", "unshare", *how, "sh", "-c", script, str(state_dir)]
 
 
 def seen_by(agent: Agent, path: Path) -> Path:

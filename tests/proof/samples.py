@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from agent.core.clock import NS, SystemClock
+from agent.core.model import Tick
 from collectors.influx_line import FieldValue, Point, parse_influx_lines
 from sinks.journal import Journal, Limits
 from sinks.line_protocol import Encoder
@@ -62,7 +64,7 @@ def journaled(state_dir: Path, tags: dict[str, str]) -> Values:
     return values
 
 
-def _batches(journal: Journal) -> Iterator[list]:  # type: ignore[type-arg]
+def _batches(journal: Journal) -> Iterator[list[Tick]]:
     reader = journal.reader("a proof", "oldest")
     while (batch := reader.read()) is not None:
         yield batch.ticks
@@ -135,4 +137,4 @@ def slots(values: Values | Iterable[Point], measurement: str) -> list[int]:
 
 def gaps(seconds: list[int], step: int = 1) -> list[int]:
     """The seconds after which the next slot is missing."""
-    return [first for first, second in zip(seconds, seconds[1:], strict=False) if second - first != step]
+    return [first for first, second in pairwise(seconds) if second - first != step]

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 
 from agent.config import ConfigError, load
 from agent.config.declared import options_of
-from agent.config.nodes import parse
-from agent.config.problems import Problem
 from agent.config.reference import reference
 from agent.config.registry import REGISTRIES, CollectorCommon, Registry
 from agent.config.sample import elements, sample
@@ -23,8 +21,10 @@ from agent.config.settings import Settings
 from agent.config.show import show, summary
 from agent.config.write import inline, quote
 from agent.core.options import option, required
+from agent.core.problems import Problem
 from agent.core.secrets import Secret
 from agent.core.units import Percent, Seconds
+from agent.core.yaml_nodes import parse
 from tests.agent.config import fakes
 from tests.agent.config.fakes import load_text
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import pytest
 
-from agent.config.nodes import parse
-from agent.config.problems import MOST_PROBLEMS, Problem
 from agent.config.schema import Reader
 from agent.core.options import option, required
+from agent.core.problems import MOST_PROBLEMS, Problem
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Percent, Seconds
+from agent.core.yaml_nodes import parse
 
 
 def not_empty(text: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.nodes import MOST_BYTES, MOST_DEPTH, Mapping, Node, Sequence, Text, merge, parse, read_file
-from agent.config.problems import MOST_PROBLEMS, Place, Problem
+from agent.core.problems import MOST_PROBLEMS, Place, Problem
+from agent.core.yaml_nodes import MOST_BYTES, MOST_DEPTH, Mapping, Node, Sequence, Text, merge, parse, read_file
 
 
 def plain(node: Node) -> object:
@@ -116,7 +116,7 @@ def test_depth_is_capped(depth: int, is_fine: bool) -> None:
     [
         pytest.param(b"a: b\nc: \xff\n", "2: byte 0xff is not UTF-8; save the file as UTF-8", id="latin 1"),
         pytest.param("a: b".encode("utf-16"), "1: byte 0xff is not UTF-8; save the file as UTF-8", id="utf-16"),
-        pytest.param(b"#" * (MOST_BYTES + 1), " is larger than 1 MiB; split it into files in conf.d", id="too large"),
+        pytest.param(b"#" * (MOST_BYTES + 1), " is larger than 1 MiB; split it into several files", id="too large"),
     ],
 )
 def test_a_file_that_is_no_text(tmp_path, data: bytes, line: str) -> None:
@@ -184,3 +184,43 @@ def test_any_bytes_give_a_tree_or_a_reason(tmp_path_factory, data: bytes) -> Non
 def test_null_is_what_is_plain() -> None:
     assert Text(Place("f"), "null").is_null
     assert not Text(Place("f"), "null", is_plain=False).is_null
+
+
+def with_aliases(text: str) -> tuple[object, list[str]]:
+    problems: list[Problem] = []
+    tree = parse(text, "f", problems, with_aliases=True)
+    return tree and plain(tree), list(map(str, problems))
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        pytest.param("a: &x {b: c}\nd: *x", {"a": {"b": "c"}, "d": {"b": "c"}}, id="an alias is what it stands for"),
+        pytest.param("a: &x s\nb: [*x, *x]", {"a": "s", "b": ["s", "s"]}, id="of a text too"),
+        pytest.param("a: &x {b: c, d: e}\nf: {<<: *x, d: g}", {"a": {"b": "c", "d": "e"}, "f": {"d": "g", "b": "c"}},
+                     id="a merge key gives what is not there"),
+        pytest.param("<<: [{a: b}, {a: c, d: e}]", {"a": "b", "d": "e"}, id="of several mappings the first wins"),
+    ],
+)  # fmt: skip
+def test_files_of_others_may_use_aliases(text: str, tree: object) -> None:
+    assert with_aliases(text) == (tree, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("a: *x", "f:1: a: the alias 'x' names no anchor before it", id="an alias of nothing"),
+        pytest.param("a: &x [*x]", "f:1: a[0]: the alias 'x' names no anchor before it", id="an alias inside itself"),
+        pytest.param("<<: a", "f:1: `<<` takes a mapping or a list of mappings", id="a merge of a text"),
+    ],
+)
+def test_wrong_aliases_are_said(text: str, line: str) -> None:
+    assert with_aliases(text)[1] == [line]
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    tree, problems = with_aliases("\n".join(lines))
+    assert tree is None
+    assert problems == ["f:5: aliases stand for more than 20000 values; write fewer"]

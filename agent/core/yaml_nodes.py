@@ -1,8 +1,8 @@
 """YAML text as a tree of nodes that know their file and line.
 
-A small, safe part of YAML: mappings, lists and texts. No anchors, aliases or tags, no duplicate keys, one document, and
-no guessing of types: what a text means is decided by the option it is given to (`agent.config.schema`), so `on`, `1:30`
-and `2024-01-01` are just texts here.
+A small, safe part of YAML: mappings, lists and texts. No tags, no duplicate keys, one document, and no guessing of
+types: what a text means is decided by whoever reads it, so `on`, `1:30` and `2024-01-01` are just texts here. Anchors,
+aliases and merge keys are refused in a configuration and understood in files that others write too (`with_aliases`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from agent.config.problems import MOST_PROBLEMS, Place, Problem, join, shown_key
+from agent.core.problems import MOST_PROBLEMS, Place, Problem, join, shown, shown_key
 
 MOST_BYTES = 1 << 20  # of one file
 MOST_DEPTH = 32  # mappings and lists inside each other
+MOST_REPEATED = 20_000  # nodes that aliases stand for, all together
 
 # libyaml's parser; the slow one of the same library only where PyYAML was built without it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,11 +29,15 @@ _NULLS = ("", "~", "null")
 
 @dataclass(slots=True)
 class Text:
-    """A scalar as written, unescaped. `is_plain` is False in quotes and blocks: it is meant as text."""
+    """A scalar as written, unescaped. `is_plain` is False in quotes and blocks: it is meant as text.
+
+    `is_literal`: a block after `|`, whose first line stands below `place` and whose lines are those of the file.
+    """
 
     place: Place
     text: str
     is_plain: bool = True
+    is_literal: bool = False
 
     @property
     def is_null(self) -> bool:
@@ -60,7 +65,7 @@ class Mapping:
 Node = Text | Sequence | Mapping
 
 
-def read_file(path: str, problems: list[Problem]) -> Mapping | None:
+def read_file(path: str, problems: list[Problem], *, with_aliases: bool = False) -> Mapping | None:
     """The file's tree; None when it cannot be read or parsed, said in `problems`."""
     whole = Place(path)
     try:
@@ -70,7 +75,7 @@ def read_file(path: str, problems: list[Problem]) -> Mapping | None:
         problems.append(Problem(whole, "", f"cannot be read: {(error.strerror or str(error)).lower()}"))
         return None
     if len(data) > MOST_BYTES:
-        problems.append(Problem(whole, "", f"is larger than {MOST_BYTES >> 20} MiB; split it into files in conf.d"))
+        problems.append(Problem(whole, "", f"is larger than {MOST_BYTES >> 20} MiB; split it into several files"))
         return None
     try:
         text = data.decode("utf-8-sig")
@@ -78,16 +83,16 @@ def read_file(path: str, problems: list[Problem]) -> Mapping | None:
         place = Place(path, data.count(b"\n", 0, error.start) + 1)
         problems.append(Problem(place, "", f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"))
         return None
-    return parse(text, path, problems)
+    return parse(text, path, problems, with_aliases=with_aliases)
 
 
-def parse(text: str, file: str, problems: list[Problem]) -> Mapping | None:
+def parse(text: str, file: str, problems: list[Problem], *, with_aliases: bool = False) -> Mapping | None:
     """The tree of `text`; None when it is no YAML mapping. Everything wrong is added to `problems`."""
     if bad := _UNPRINTABLE.search(text):
         place = Place(file, text.count("\n", 0, bad.start()) + 1)
         problems.append(Problem(place, "", f'character U+{ord(bad[0]):04X} is not allowed; write it as "\\u...."'))
         return None
-    builder = _Builder(file, problems)
+    builder = _Builder(file, problems, with_aliases)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
@@ -144,8 +149,11 @@ class _Open:
 class _Builder:
     """Makes the tree from the parser's events, without recursion."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, problems: list[Problem], with_aliases: bool) -> None:
         self.root: Node | None = None
+        self._with_aliases = with_aliases
+        self._anchors: dict[str, Node] = {}
+        self._repeated = 0
         self._file = file
         self._problems = problems
         self._open: list[_Open] = []
@@ -155,7 +163,9 @@ class _Builder:
         if isinstance(event, yaml.NodeEvent):
             self._take_node(event, self._place(event.start_mark))
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
+            closed = self._open.pop()
+            if isinstance(closed.node, Mapping) and "<<" in closed.node.items and self._with_aliases:
+                self._merge_keys(closed.node)
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
@@ -164,22 +174,52 @@ class _Builder:
 
     def _take_node(self, event: Any, place: Place) -> None:
         if isinstance(event, yaml.AliasEvent):
-            self._say(place, "aliases (`*name`) are not allowed; write the value again")
-            self._place_node(Text(place, ""))
+            self._place_node(self._aliased(str(event.anchor), place))
             return
-        if event.anchor is not None:
+        if event.anchor is not None and not self._with_aliases:
             self._say(place, "anchors (`&name`) are not allowed; remove it")
         if event.tag is not None:
             self._say(place, "tags (`!name`) are not allowed; remove it")
         if isinstance(event, yaml.ScalarEvent):
-            self._place_node(Text(place, event.value, event.style not in ("'", '"', "|", ">")))
+            text = Text(place, event.value, event.style not in ("'", '"', "|", ">"), event.style == "|")
+            if event.anchor is not None:
+                self._anchors[event.anchor] = text
+            self._place_node(text)
             return
         if len(self._open) >= MOST_DEPTH:
             self._give_up(Problem(place, "", f"is nested deeper than {MOST_DEPTH} levels"))
         node = Mapping(place) if isinstance(event, yaml.MappingStartEvent) else Sequence(place)
         path = self._path()
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
         self._place_node(node)
         self._open.append(_Open(node, path))
+
+    def _aliased(self, anchor: str, place: Place) -> Node:
+        """The node that an alias stands for, itself and not a copy; an empty text where it may not be used."""
+        if not self._with_aliases:
+            self._say(place, "aliases (`*name`) are not allowed; write the value again")
+            return Text(place, "")
+        node = self._anchors.get(anchor)
+        if node is None or any(one.node is node for one in self._open):
+            self._say(place, f"the alias {shown(anchor)} names no anchor before it")
+            return Text(place, "")
+        self._repeated += _size(node, MOST_REPEATED)
+        if self._repeated > MOST_REPEATED:  # each may stand for many that stand for many
+            self._give_up(Problem(place, "", f"aliases stand for more than {MOST_REPEATED} values; write fewer"))
+        return node
+
+    def _merge_keys(self, into: Mapping) -> None:
+        """Carry out `<<`: keys of the mappings it names, where the mapping has none of its own."""
+        given = into.items.pop("<<")
+        place = into.places.pop("<<")
+        for one in given.items if isinstance(given, Sequence) else [given]:
+            if not isinstance(one, Mapping):
+                self._say(place, "`<<` takes a mapping or a list of mappings")
+                continue
+            for key, node in one.items.items():
+                if key not in into.items:
+                    into.items[key], into.places[key] = node, one.places[key]
 
     def _place_node(self, node: Node) -> None:
         """Put a finished text, or a list or mapping that will be filled, where the innermost open one expects it."""
@@ -235,6 +275,17 @@ class _Builder:
     def _give_up(self, problem: Problem) -> None:
         self._problems.append(problem)
         raise _GaveUpError
+
+
+def _size(node: Node, most: int) -> int:
+    """Nodes in a tree, counted no further than `most`."""
+    count, waiting = 0, [node]
+    while waiting and count <= most:
+        one = waiting.pop()
+        count += 1
+        if not isinstance(one, Text):
+            waiting += one.items.values() if isinstance(one, Mapping) else one.items
+    return count
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:

@@ -1,0 +1,209 @@
+"""What sources need while they work: private files, names of throw-away things, and undoing what was done.
+
+A run may be killed at any moment. What it changes outside of its scratch directory therefore either has a name that
+tells whose it is, or is written to a list beside the scratch directory before it is done; the next run reads both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from backup.children import Group, Guard, Step, check_statuses, close_all, user_ids
+from backup.errors import BackupError, SourceFailed, Stopped
+from backup.source import Work
+
+_CLEANUP_S = 300.0  # for undoing; the run's own deadline may be what ended it
+_POLL_S = 0.05
+
+
+def private_file(work: Work, name: str, content: str | bytes) -> str:
+    """Write a file in the scratch directory that only the job's user can read; its path."""
+    path = os.path.join(work.scratch, name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(handle, "wb") as file:
+        _give(handle, work)
+        file.write(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def private_directory(work: Work, name: str) -> str:
+    """Make a directory in the scratch directory that belongs to the job's user; its path."""
+    path = os.path.join(work.scratch, name)
+    os.mkdir(path, 0o700)
+    give(path, work)
+    return path
+
+
+def give(path: str, work: Work) -> None:
+    """Let the job's user own a directory or file that we made."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _give(handle, work)
+    finally:
+        os.close(handle)
+
+
+def _give(handle: int, work: Work) -> None:
+    if work.user is not None and os.geteuid() == 0:
+        os.fchown(handle, *user_ids(work.user))
+
+
+def remove_file(path: str) -> None:
+    """Remove a file; one that is not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def owner_tag(host: str, job: str) -> str:
+    """Eight characters that tell the throw-away things of one job on one host from all others."""
+    return hashlib.sha256(f"{host}/{job}".encode()).hexdigest()[:8]
+
+
+def throwaway_name(host: str, job: str, joint: str = "_") -> str:
+    """A new name for something that is made to be removed: `vigilhost_drill_1a2b3c4d_5e6f708192a3`."""
+    return joint.join(("vigilhost", "drill", owner_tag(host, job), secrets.token_hex(6)))
+
+
+def is_throwaway(name: str, host: str, job: str, joint: str = "_") -> bool:
+    """Whether a name is one that `throwaway_name` gave to this job."""
+    pattern = joint.join(("vigilhost", "drill", owner_tag(host, job), "[0-9a-f]{12}"))
+    return re.fullmatch(pattern, name) is not None
+
+
+@contextlib.contextmanager
+def cleaning_up(work: Work, what: str) -> Iterator[Work]:
+    """Time of its own for undoing: the work's guard may have stopped everything, which is why there is to undo."""
+    guard = Guard(_CLEANUP_S, f"{what}: cleaning up")
+    try:
+        yield replace(work, guard=guard)
+    finally:
+        guard.close()
+
+
+def run_piped(work: Work, steps: Sequence[Step], stdin: int, kind: type[BackupError]) -> None:
+    """Run programs joined by pipes, the first one reading `stdin`, whose output nobody wants. Raise `kind`."""
+    with Group(work.guard, work.redact) as group, open(os.devnull, "r+b") as null:
+        end = os.dup(stdin)
+        try:
+            for step in steps[:-1]:
+                read_end, write_end = os.pipe()
+                try:
+                    group.start(step, end, write_end)
+                finally:
+                    close_all(end, write_end)
+                    end = read_end
+            group.start(steps[-1], end, null.fileno())
+        finally:
+            os.close(end)
+        statuses = group.wait()
+    work.guard.check()
+    check_statuses(statuses, kind)
+
+
+def read_up_to(plain: int, size: int) -> bytes:
+    """The first bytes of a pipe, fewer than `size` only at its end."""
+    parts = []
+    while size > 0 and (part := os.read(plain, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def server(step: Step, work: Work, is_ready: Callable[[], object], stop: Callable[[Work], object]) -> Iterator[None]:
+    """A throw-away server: run it, wait until `is_ready` raises nothing, end it with `stop`, or else by force.
+
+    It dies with us however we die. Raise BackupError with what it said when it ends early, and Stopped.
+    """
+    said: list[str] = []
+    watched = replace(step, on_line=lambda line: said.append(line) if len(said) < 1000 else None)
+    with contextlib.ExitStack() as stack:
+        # A guard of its own: at the deadline the server must outlive what talks to it, for a clean end.
+        guard = Guard()
+        stack.callback(guard.close)
+        null = stack.enter_context(open(os.devnull, "r+b"))
+        group = stack.enter_context(Group(guard, work.redact))
+        group.start(watched, null.fileno(), null.fileno())
+        _await(is_ready, work, step.argv[0], said)
+        try:
+            yield
+        finally:
+            with cleaning_up(work, step.argv[0]) as cleanup, contextlib.suppress(BackupError):
+                stop(cleanup)  # what it refuses is ended by force on the way out
+
+
+_START_S = 60.0
+
+
+def _await(is_ready: Callable[[], object], work: Work, program: str, said: Sequence[str]) -> None:
+    tries = round(_START_S / _POLL_S)
+    for at in range(tries):
+        try:
+            is_ready()
+        except Stopped:
+            raise
+        except (BackupError, OSError) as error:
+            if at == tries - 1:
+                more = "; ".join([str(error), *said[-5:]])
+                raise BackupError(f"{program}: a throw-away server did not start: {more}") from error
+            work.guard.wait(_POLL_S)
+        else:
+            return
+
+
+class Undo:
+    """The list of what must be undone, beside the scratch directory, written before it is done.
+
+    Entries are JSON objects; they are compared as such.
+    """
+
+    def __init__(self, work: Work) -> None:
+        # Not inside: a new run empties the scratch directory before it sweeps.
+        self._path = f"{work.scratch.rstrip('/')}.undo"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What is to be undone, oldest first. Raise SourceFailed when the list cannot be read."""
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                found = json.load(file)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise SourceFailed(f"{self._path}: {error}; see what a killed run left, then remove the file") from error
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise SourceFailed(f"{self._path}: is no list of ours; remove it")
+        return found
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Note it, lastingly: it may be done now."""
+        self._write([*self.entries(), dict(entry)])
+
+    def done(self, entry: Mapping[str, Any]) -> None:
+        """It has been undone."""
+        self._write([one for one in self.entries() if one != entry])
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        if not entries:
+            remove_file(self._path)
+            return
+        staging = f"{self._path}.new"
+        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump(entries, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(staging, self._path)
+        directory = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

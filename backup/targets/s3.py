@@ -1,0 +1,380 @@
+"""An S3-compatible object store: AWS, MinIO, and whatever speaks their protocol.
+
+What is written streams there in parts, without a temporary file, and has a name only once the last part is in. Each
+request carries a SHA-256 of its body in its signature, which the server compares: that is how the other side confirms
+what it got. ETags are not looked at: they differ between servers, and with the size of parts.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from urllib.parse import urlsplit
+
+from agent.core.options import option, required
+from agent.core.secrets import Secret
+from agent.core.units import Bytes, Seconds
+from backup.children import one_line
+from backup.errors import TargetFailed
+from backup.relay import READ_BYTES
+from backup.target import Upload, check_name
+from backup.targets.s3_multipart import Keys, Refusal, dangling, drop
+from backup.targets.stream_reader import stream_reader
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+MOST_PARTS = 10_000  # of one object: the protocol's limit
+_AT_ONCE = 2  # parts on their way at the same time
+_QUEUED = 2  # reads that wait for the part they belong to
+_LOOK_S = 0.2  # how often a full queue looks whether its reader still lives
+_WHOLE_DOWNLOAD = timedelta(days=7)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+
+def _check_bucket(text: str) -> None:
+    if not _BUCKET.fullmatch(text):
+        raise ValueError("is no name of a bucket; use 3 or more letters, digits, dots and hyphens")
+
+
+def _check_prefix(text: str) -> None:
+    if text:
+        try:
+            check_name(text)
+        except ValueError:
+            raise ValueError("is no plain path; write it like backups/web, without / at either end") from None
+
+
+def _check_endpoint(text: str) -> None:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        raise ValueError("is no plain URL; write it like https://s3.example.org:9000")
+
+
+@dataclass(slots=True)
+class S3:
+    """Keeps copies as objects of a bucket, which must exist.
+
+    Without keys here those of the environment are used: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN.
+    Give them no right to other buckets, and where the server can, none to delete versions.
+    """
+
+    bucket: str = required("Bucket.", check=_check_bucket, example="backups")
+    prefix: str = option("", "Path inside the bucket.", check=_check_prefix, example="vigilhost")
+    endpoint: str | None = option(
+        None, "URL of the server; null: Amazon's.", check=_check_endpoint, example="https://s3.example.org:9000"
+    )
+    region: str = option("us-east-1", "Region; servers that have none take any.")
+    path_style: bool = option(True, "Bucket in the path of the URL; false: in front of its host name.")
+    access_key: str | None = option(None, "Name of the key; null: from the environment.")
+    secret_key: Secret | None = option(
+        None, "The key itself; null: from the environment.", example="{file: /etc/vigilhost/s3.key}"
+    )
+    session_token: Secret | None = option(None, "Token of temporary keys; null: from the environment.")
+    part_size: Bytes = option(
+        16 << 20, "Size of a part, twice of which is held in memory; an object has 10,000 at most.",
+        minimum=5 << 20, maximum=1 << 30,
+    )  # fmt: skip
+    refuse_overwrite: bool = option(
+        True, "Have the server itself refuse to replace small archives; false for servers that do not know If-None-Match."
+    )
+    connect_timeout: Seconds = option(10.0, "Most time for a connection.", minimum=0.1)
+    timeout: Seconds = option(60.0, "Most time for one request, and so for one part.", minimum=1)
+    retry: Seconds = option(60.0, "How long a request that fails is repeated.", minimum=0)
+
+    is_near: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise TargetFailed unless the bucket can be listed with these keys."""
+        import obstore
+
+        with self._as_failure(""):
+            next(iter(obstore.list(self._store(), self._key("") or None, chunk_size=1)), None)
+
+    def begin(self, name: str) -> Upload:
+        check_name(name)
+        if self._size(name) is not None:
+            raise TargetFailed(f"{self._shown(name)}: is there already; nothing is overwritten")
+        return _S3Upload(self, name)
+
+    def put(self, name: str, content: bytes) -> None:
+        import obstore
+
+        check_name(name)
+        with self._as_failure(name):
+            obstore.put(self._store(), self._key(name), content, use_multipart=False)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        import obstore
+
+        below = len(self._key("x")) - 1
+        with self._as_failure(prefix):
+            for batch in obstore.list(self._store(), self._key(prefix) or None):
+                for found in batch:
+                    name = found["path"][below:]
+                    try:
+                        check_name(name)
+                    except ValueError:
+                        continue  # not ours
+                    yield name
+
+    def open(self, name: str) -> BinaryIO:
+        import obstore
+
+        check_name(name)
+        with self._as_failure(name):
+            # One request for all of it: a limit on the whole would fail what is large. Silence is limited.
+            found = obstore.get(self._store(total=_WHOLE_DOWNLOAD), self._key(name))
+            stream = found.stream(min_chunk_size=READ_BYTES)
+
+        def chunks() -> Iterator[bytes]:
+            with self._as_failure(name):
+                for chunk in stream:
+                    yield bytes(chunk)
+
+        return stream_reader(chunks(), lambda: None)
+
+    def delete(self, name: str) -> None:
+        import obstore
+
+        check_name(name)
+        with self._as_failure(name):
+            try:
+                obstore.delete(self._store(), self._key(name))
+            except FileNotFoundError:
+                pass  # it is gone, which is what was wanted
+
+    def sweep(self, prefix: str) -> list[str]:
+        """Abort the multipart uploads of killed runs."""
+        removed = []
+        below = len(self._key("x")) - 1
+        with self._as_failure(prefix):
+            url, keys = self.bucket_url, self._keys()
+            for key, upload in list(dangling(url, f"{self._key(prefix)}/", self.region, keys, self.timeout)):
+                drop(url, key, upload, self.region, keys, self.timeout)
+                removed.append(key[below:])
+        return removed
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def fetch_command(self, name: str) -> list[str]:
+        where = ["--endpoint-url", self.endpoint] if self.endpoint else []
+        return ["aws", *where, "--region", self.region, "s3", "cp", f"s3://{self.bucket}/{self._key(name)}", "-"]
+
+    @property
+    def bucket_url(self) -> str:
+        """Where the bucket is, without a slash at the end."""
+        url = (self.endpoint or f"https://s3.{self.region}.amazonaws.com").rstrip("/")
+        if self.path_style:
+            return f"{url}/{self.bucket}"
+        scheme, _, host = url.partition("://")
+        return f"{scheme}://{self.bucket}.{host}"
+
+    def _key(self, name: str) -> str:
+        return "/".join(word for word in (self.prefix, name) if word)
+
+    def _shown(self, name: str) -> str:
+        return f"s3://{self.bucket}/{self._key(name)}"
+
+    def _keys(self) -> Keys:
+        """Raise TargetFailed when there are none."""
+        access = self.access_key or os.environ.get("AWS_ACCESS_KEY_ID")
+        secret = self.secret_key or _from_environment("AWS_SECRET_ACCESS_KEY")
+        if not access or secret is None:
+            raise TargetFailed(f"{self._shown('')}: has no keys; set access_key and secret_key")
+        token = self.session_token or (_from_environment("AWS_SESSION_TOKEN") if self.access_key is None else None)
+        return Keys(access, secret, token)
+
+    def _store(self, total: timedelta | None = None) -> S3Store:
+        """A client; connections are shared by those of one kind. `total`: limit of a whole request."""
+        from obstore.store import S3Store
+
+        keys = self._keys()
+        limit = timedelta(seconds=self.timeout)
+        url = self.bucket_url
+        config: dict[str, Any] = {
+            "endpoint": url.removesuffix(f"/{self.bucket}") if self.path_style else url,
+            "region": self.region, "access_key_id": keys.access_key, "secret_access_key": keys.secret_key.reveal(),
+            "virtual_hosted_style_request": not self.path_style,
+        }  # fmt: skip
+        if keys.session_token is not None:
+            config["session_token"] = keys.session_token.reveal()
+        return S3Store(
+            self.bucket, config=config,  # type: ignore[arg-type]
+            client_options={
+                "allow_http": url.startswith("http://"), "connect_timeout": timedelta(seconds=self.connect_timeout),
+                "timeout": total or limit, "read_timeout": limit, "user_agent": "vigilhost",
+            },
+            retry_config={
+                "max_retries": 10, "retry_timeout": timedelta(seconds=self.retry),
+                "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=10), "base": 2},
+            },
+        )  # fmt: skip
+
+    def _size(self, name: str) -> int | None:
+        """Bytes of an object, None when there is none."""
+        import obstore
+
+        with self._as_failure(name):
+            try:
+                return int(obstore.head(self._store(), self._key(name))["size"])
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def _as_failure(self, name: str) -> Iterator[None]:
+        """Turns what the library raises into TargetFailed, on one line and without the keys."""
+        from obstore.exceptions import BaseError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except TargetFailed:
+            raise
+        except FileNotFoundError as error:
+            raise TargetFailed(f"{self._shown(name)}: no such object") from error
+        except (BaseError, HTTPError, Refusal, OSError, ValueError) as error:
+            # Below this line the library prints its own structures.
+            said = one_line(str(error).partition("\n\nDebug source")[0])
+            raise TargetFailed(f"{self._shown(name)}: {self._without_secrets(said)}") from None
+
+    def _without_secrets(self, text: str) -> str:
+        keys = self._keys()
+        for secret in (keys.secret_key, keys.session_token):
+            if secret is not None:
+                text = text.replace(secret.reveal(), "***")
+        return text
+
+
+class _S3Upload:
+    """An object on its way: kept here while it fits into one part, then streamed by a thread."""
+
+    def __init__(self, place: S3, name: str) -> None:
+        self._place = place
+        self._name = name
+        self._size = 0
+        self._first: list[bytes] = []
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+        self._thread: threading.Thread | None = None
+        self._error: TargetFailed | None = None
+        self._is_over = False
+        self._is_aborted = False
+
+    def write(self, chunk: bytes) -> None:
+        if not chunk:
+            return
+        self._size += len(chunk)
+        if self._size > MOST_PARTS * self._place.part_size:
+            raise TargetFailed(f"{self._shown}: does not fit into {MOST_PARTS} parts; raise part_size")
+        if self._thread is not None:
+            self._give(chunk)
+            return
+        self._first.append(chunk)
+        if self._size > self._place.part_size:
+            self._thread = threading.Thread(target=self._send, name=f"upload of {self._name}", daemon=True)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Nothing of it is visible, and the last part is not sent, before `commit`."""
+
+    def reread(self) -> BinaryIO:
+        raise TargetFailed(f"{self._shown}: is far away; the server compared checksums")
+
+    def commit(self) -> None:
+        """Complete it, and have the server say how much it has."""
+        if self._thread is None:
+            self._put_whole()
+        else:
+            self._give(None)
+            self._thread.join()
+            if self._error is not None:
+                raise self._error
+        self._is_over = True
+        found = self._place._size(self._name)
+        if found != self._size:
+            self._place.delete(self._name)
+            raise TargetFailed(f"{self._shown}: the server has {found} bytes of {self._size}")
+
+    def abort(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = self._is_aborted = True
+        self._first.clear()
+        if self._thread is not None:
+            # The sender notices within a moment, and takes back what it sent.
+            self._thread.join(self._place.timeout)
+
+    @property
+    def _shown(self) -> str:
+        return self._place._shown(self._name)
+
+    def _put_whole(self) -> None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        mode = "create" if self._place.refuse_overwrite else "overwrite"
+        with self._place._as_failure(self._name):
+            try:
+                obstore.put(self._place._store(), self._place._key(self._name), b"".join(self._first),
+                            mode=mode, use_multipart=False)  # type: ignore[arg-type]  # fmt: skip
+            except (AlreadyExistsError, PreconditionError):
+                raise TargetFailed(f"{self._shown}: is there already; nothing is overwritten") from None
+        self._first.clear()
+
+    def _give(self, chunk: bytes | None) -> None:
+        """Queue a chunk, None for the end. Raise what ended the sender."""
+        assert self._thread is not None
+        while True:
+            if self._error is not None:
+                raise self._error
+            if not self._thread.is_alive():
+                raise TargetFailed(f"{self._shown}: the upload has ended")
+            try:
+                self._queue.put(chunk, timeout=_LOOK_S)
+                return
+            except queue.Full:
+                continue
+
+    def _send(self) -> None:
+        import obstore
+
+        place = self._place
+        try:
+            with place._as_failure(self._name):
+                obstore.put(place._store(), place._key(self._name), self._chunks(), use_multipart=True,
+                            chunk_size=place.part_size, max_concurrency=_AT_ONCE)  # fmt: skip
+        except TargetFailed as error:
+            self._error = error
+        except _Aborted:
+            pass  # the library has taken back what was sent
+
+    def _chunks(self) -> Iterator[bytes]:
+        while self._first:
+            yield self._first.pop(0)
+        while True:
+            if self._is_aborted:
+                raise _Aborted
+            try:
+                chunk = self._queue.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+            if chunk is None:
+                return
+            yield chunk
+
+
+class _Aborted(Exception):
+    """The upload is not wanted any more."""
+
+
+def _from_environment(name: str) -> Secret | None:
+    text = os.environ.get(name)
+    return Secret(text) if text else None

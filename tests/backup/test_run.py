@@ -1,0 +1,279 @@
+"""A run from its job to its result: targets, hooks, verification, encryption, limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.secrets import Secret
+from tests.backup.hosts import BackedUp, age_key, command_job, ended, script
+from tests.servers.process import wait_until
+from tests.servers.programs import need
+
+LOCAL = {"type": "local"}
+
+
+def test_a_run_tells_what_it_does_and_leaves_one_private_backup(host: BackedUp) -> None:
+    (host.source / "file").write_text("kept")
+    host.job(rpo="26h")
+    ran = host.run()
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.phases == ["sweep", "describe", "dump", "verify", "commit", "manifest", "retention"]
+    (made,) = host.manifests()
+    assert host.stored() == [f"{made.prefix}/files.tar.zst", f"{made.prefix}/manifest.json"]
+    assert {stat.S_IMODE((host.store / name).stat().st_mode) for name in host.stored()} == {0o600}
+    assert stat.S_IMODE((host.store / made.prefix).stat().st_mode) == 0o700
+    result = ran.result
+    assert (result["status"], result["level"], result["is_slot_done"], result["error"]) == ("ok", 2, True, None)
+    assert result["raw_bytes"] == made.raw_bytes > 0
+    assert result["stored_bytes"] == made.stored_bytes == (host.store / made.archives[0].stored).stat().st_size
+    assert result["targets"]["store"]["last_verified_at"] == made.verified_at
+
+
+def test_several_targets_get_the_same_and_keep_their_own_number(host: BackedUp) -> None:
+    other = host.directory / "other"
+    other.mkdir()
+    host.job(targets={
+        "store": {**LOCAL, "path": str(host.store), "retention": {"keep_last": 3}},
+        "other": {**LOCAL, "path": str(other), "retention": {"keep_last": 1, "min_keep": 1}},
+    })  # fmt: skip
+    (host.source / "file").write_text("kept")
+    for _ in range(3):
+        assert host.run().result["status"] == "ok"
+    assert (len(host.manifests()), len(host.manifests(path=other))) == (3, 1)
+    mine, theirs = host.manifests()[-1], host.manifests(path=other)[0]
+    assert mine == theirs
+    assert (host.store / mine.archives[0].stored).read_bytes() == (other / mine.archives[0].stored).read_bytes()
+
+
+def test_one_target_that_fails_does_not_spoil_the_other(host: BackedUp) -> None:
+    host.job(targets={"gone": {**LOCAL, "path": "/nonexistent/x"}, "store": {**LOCAL, "path": str(host.store)}})
+    ran = host.run()
+    assert ran.code == 1  # it is not well until both have it
+    assert ran.result["is_slot_done"] is True  # but running again would not help
+    assert ran.result["targets"]["store"]["status"] == "ok"
+    assert "no such file" in ran.result["targets"]["gone"]["error"]
+    assert len(host.manifests()) == 1
+
+
+TINY = """
+mount -t tmpfs -o size=256k,mode=0700 none "$1" && shift && exec "$@"
+"""
+
+
+def test_a_target_that_is_full_fails_alone_and_keeps_what_it_had(host: BackedUp) -> None:
+    """A destination of 256 KiB, in a mount namespace of its own; the other has room."""
+    need("unshare", "mount")
+    tiny = host.directory / "tiny"
+    tiny.mkdir()
+    host.job(compression={"program": "none"}, targets={
+        "tiny": {**LOCAL, "path": str(tiny)}, "store": {**LOCAL, "path": str(host.store)}})  # fmt: skip
+    grow = f"head -c 1000000 /dev/urandom > {host.source}/big"
+    inside = f'"$@" > {host.directory}/first; {grow}; "$@" > {host.directory}/second; find {tiny} -type f > {host.directory}/left'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", TINY, "sh", str(tiny), "sh", "-c", inside, "sh", *host.argv()],
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"]}, timeout=60, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    first, second = (json.loads((host.directory / name).read_text().splitlines()[-1]) for name in ("first", "second"))
+    assert first["status"] == "ok"
+    assert second["status"] == "fail"
+    assert "no space left" in second["targets"]["tiny"]["error"]
+    assert second["targets"]["store"]["status"] == "ok"
+    left = (host.directory / "left").read_text()
+    assert first["backup"] in left
+    assert second["backup"] not in left
+
+
+def test_what_will_not_fit_is_said_before_it_is_tried(host: BackedUp) -> None:
+    host.job()
+    ran = host.run()
+    free = next(event["free_bytes"] for event in ran.events if event["event"] == "forecast")
+    (made,) = host.manifests()
+    from dataclasses import replace
+
+    from backup import catalogue
+
+    huge = replace(made, archives=(replace(made.archives[0], stored_bytes=free),))
+    catalogue.write(host.target(), huge, None)
+    assert any("will probably not fit" in text for text in host.run().result["warnings"])
+
+
+def test_an_encrypted_backup_is_decoded_before_it_is_encrypted(host: BackedUp) -> None:
+    recipient, key = age_key(host)
+    (host.source / "file").write_text("for nobody else")
+    host.job(encryption={"recipients": [recipient]})
+    assert host.run().result["level"] == 2
+    (made,) = host.manifests()
+    stored = host.store / made.archives[0].stored
+    assert stored.name == "files.tar.zst.age"
+    assert b"for nobody else" not in stored.read_bytes()
+    plain = subprocess.run(["age", "-d", "-i", key, stored], capture_output=True, check=True).stdout
+    names = subprocess.run(["tar", "-t", "--zstd"], input=plain, capture_output=True, text=True, check=True).stdout
+    assert "source/file" in names
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_dump_that_cannot_be_decoded_is_no_backup(host: BackedUp, is_encrypted: bool) -> None:
+    argv = script(host, "echo this is not a tar archive")
+    encryption = {"recipients": [age_key(host)[0]]} if is_encrypted else {}
+    host.job(source={"command": {"argv": argv, "check_argv": ["/usr/bin/tar", "-t"]}}, encryption=encryption)
+    ran = host.run()
+    assert ran.code == 1
+    assert "does not look like a tar archive" in ran.result["error"]
+    assert host.stored() == []
+    host.job(source={"command": {"argv": argv, "check_argv": ["/usr/bin/tar", "-t"]}}, encryption=encryption,
+             verification={"level": 1})  # fmt: skip
+    assert host.run().result["level"] == 1
+
+
+def test_without_verification_nothing_is_ever_deleted(host: BackedUp) -> None:
+    host.job(verification={"level": 0}, retention={"keep_last": 1, "min_keep": 1})
+    for _ in range(3):
+        assert host.run().code == 0
+    assert [one.is_verified for one in host.manifests()] == [False] * 3
+
+
+@pytest.mark.parametrize("program", ["zstd", "none"])
+def test_compression_is_optional(host: BackedUp, program: str) -> None:
+    (host.source / "file").write_bytes(b"x" * 1_000_000)
+    host.job(compression={"program": program})
+    assert host.run().result["level"] == 2
+    (made,) = host.manifests()
+    assert (made.stored_bytes < made.raw_bytes / 10) is (program == "zstd")
+
+
+def test_a_rate_limit_is_kept(host: BackedUp) -> None:
+    (host.source / "file").write_bytes(os.urandom(600_000))
+    host.job(limits={"rate": "1MB"}, compression={"program": "none"})
+    assert host.run().result["duration_s"] > 0.5  # not a bound on speed, but on slowness
+
+
+def hooked(host: BackedUp, name: str, text: str = "true") -> list[str]:
+    file = host.directory / name
+    file.write_text(f'#!/bin/sh\necho "{name} $VIGILHOST_JOB $VIGILHOST_STATUS" >> {host.directory}/said\n{text}\n')
+    file.chmod(0o700)
+    return [str(file)]
+
+
+@pytest.mark.parametrize(
+    ("before", "dump", "said"),
+    [
+        pytest.param("true", "echo x", ["before job ", "after job ok"], id="all is well"),
+        pytest.param("true", "exit 1", ["before job ", "on_error job fail", "after job fail"], id="the dump fails"),
+        pytest.param("exit 1", "echo x", ["before job ", "on_error job fail", "after job fail"], id="a hook fails"),
+    ],
+)
+def test_hooks_run_around_the_dump(host: BackedUp, before: str, dump: str, said: list[str]) -> None:
+    hooks = {"before": [hooked(host, "before", before)], "after": [hooked(host, "after")],
+             "on_error": [hooked(host, "on_error")]}  # fmt: skip
+    command_job(host, dump, hooks=hooks)
+    ran = host.run()
+    assert (ran.code == 0) is (len(said) == 2)
+    assert (host.directory / "said").read_text().splitlines() == said
+
+
+def test_a_hook_that_fails_afterwards_is_a_warning(host: BackedUp) -> None:
+    command_job(host, "echo x", hooks={"after": [hooked(host, "after", "echo it broke >&2; exit 4")]})
+    ran = host.run()
+    assert (ran.code, ran.result["status"]) == (0, "warn")
+    assert "after exited 4: it broke" in ran.result["warnings"][0]
+
+
+def test_hooks_run_even_after_the_deadline(host: BackedUp) -> None:
+    command_job(host, "sleep 600", hooks={"after": [hooked(host, "after")]}, limits={"deadline": "1s"})
+    assert host.run().code == 1
+    assert (host.directory / "said").read_text() == "after job fail\n"
+
+
+def test_a_program_that_others_can_replace_is_not_run(host: BackedUp) -> None:
+    command_job(host, "echo x")
+    (host.directory / "dump").chmod(0o722)
+    assert "others can write to it" in host.run().result["error"]
+
+
+def test_one_archive_that_fails_leaves_an_incomplete_backup_of_the_others(host: BackedUp) -> None:
+    import sqlite3
+
+    paths = [host.source / name for name in ("a.db", "b.db", "c.db")]
+    for path in paths:
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE t (x)")
+        database.close()
+    paths[1].write_bytes(b"this is no database, " * 100)
+    host.job(source={"sqlite": {"paths": [str(path) for path in paths]}}, retention={"keep_last": 1})
+    ran = host.run()
+    assert (ran.code, ran.result["status"], ran.result["is_slot_done"]) == (1, "fail", False)
+    (made,) = host.manifests()
+    assert [one.name for one in made.archives] == ["a.db", "c.db"]
+    assert [one.name for one in made.missing] == ["b.db"]
+    assert not made.is_verified
+
+
+def test_two_jobs_do_not_run_at_once(host: BackedUp) -> None:
+    wait = f"until [ -e {host.directory}/go ]; do sleep 0.05; done; echo x"
+    command_job(host, wait)
+    host.job("second")
+    first, second = host.start(), host.start("second")
+    wait_until(lambda: list(host.directory.glob("state/scratch/*")), "a worker to begin")
+    (host.directory / "go").touch()
+    ends = [ended(first), ended(second)]
+    assert [one.code for one in ends] == [0, 0]
+    assert [one.result["job"] for one in ends] == ["job", "second"]
+    began, finished = ([one.result[key] for one in ends] for key in ("started_at", "finished_at"))
+    assert max(began) >= min(finished) or any("waiting" in one.phases for one in ends)
+
+
+CANARY = "canary-7f3a9"
+
+
+def test_a_secret_is_in_no_event_no_manifest_and_no_argument(host: BackedUp, tmp_path: Path) -> None:
+    argv = script(host, f'tr "\\0" " " < /proc/$$/cmdline > {tmp_path}/argv; echo "using $TOKEN" >&2; echo "$TOKEN"; exit $FAIL')
+    for fail in ("0", "1"):
+        variables = {"TOKEN": CANARY, "FAIL": fail}
+        host.job(source={"command": {"argv": argv, "environment": variables}}, manifest_key=f"{CANARY}-key")
+        ran = host.run()
+        assert (ran.code == 0) is (fail == "0")
+        assert CANARY not in json.dumps(ran.events) + ran.stderr
+        assert "***" in json.dumps(ran.events) or fail == "0"
+    assert CANARY not in (tmp_path / "argv").read_text()
+    (made,) = host.manifests(key=Secret(f"{CANARY}-key"))
+    assert CANARY not in (host.store / made.stored_name).read_text()
+
+
+def test_a_job_runs_its_programs_as_its_user(host: BackedUp) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    host.directory.chmod(0o755)
+    for above in host.directory.parents[:2]:
+        above.chmod(above.stat().st_mode | 0o011)
+    argv = ["/usr/bin/id", "-un"]
+    host.job(source={"command": {"argv": argv}}, user="nobody", compression={"program": "none"})
+    assert host.run().code == 0
+    (made,) = host.manifests()
+    assert (host.store / made.archives[0].stored).read_text() == "nobody\n"
+
+
+def test_a_user_that_does_not_exist_is_an_error(host: BackedUp) -> None:
+    host.job(user="nobody-at-all")
+    assert "no such user" in host.run().result["error"]
+
+
+def events_of(ran: Any, kind: str) -> list[dict[str, Any]]:
+    return [event for event in ran.events if event["event"] == kind]
+
+
+def test_a_long_dump_tells_its_progress(host: BackedUp) -> None:
+    command_job(host, "for i in 1 2 3; do head -c 300000 /dev/urandom; sleep 0.6; done")
+    told = events_of(host.run(), "progress")
+    assert told
+    assert 0 < told[-1]["raw_bytes"] <= 900_000
+    assert time.time() - told[-1]["time"] < 60

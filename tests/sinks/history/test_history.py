@@ -1,0 +1,249 @@
+"""History against a naive memory of the same Ticks, whatever is written, reopened or forgotten in between."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agent.core.clock import NS
+from agent.core.labels import Labels, Matcher, labels_of
+from agent.core.model import Group, Tag, Tick, counter, gauge
+from sinks.history.columns import ABSENT_BYTES
+from sinks.history.promql.storage import STALE, SelectHints
+from sinks.history.history import History
+from sinks.journal import Journal
+from tests.sinks.history.small import (
+    PLACE,
+    START_MS,
+    START_S,
+    Clock,
+    Rows,
+    at,
+    bits,
+    everything,
+    in_memory,
+    opened,
+    place,
+    samples,
+)
+
+_NAMES = ["a", "b", "c", "d"]
+_any_bits = st.integers(0, 2**64 - 1).map(lambda n: struct.unpack("=d", struct.pack("=Q", n))[0])
+_values = st.one_of(
+    st.sampled_from([0.0, 1.0, 1.0, 1.0, -0.0, 3, 2**53, True, None]),
+    st.floats(),
+    _any_bits.filter(lambda value: bits(value) != ABSENT_BYTES and bits(value) != bits(STALE)),
+)
+_tick = st.tuples(
+    st.just("tick"),
+    st.sampled_from(["one", "two"]),
+    st.integers(-3, 400),  # s after the one before
+    st.dictionaries(st.sampled_from(_NAMES), _values),
+    st.lists(st.sampled_from(_NAMES), max_size=2),
+)
+_steps = st.lists(st.one_of(_tick, _tick, _tick, st.sampled_from([("write",), ("reopen",), ("trim",)])), max_size=60)
+
+
+class Naive:
+    """The rules of history over dictionaries."""
+
+    def __init__(self) -> None:
+        self.samples: dict[Labels, dict[int, bytes]] = {}
+        self.live: dict[str, set[str]] = {}
+        self.last: dict[str, int] = {}
+
+    def append(self, collector: str, time_ms: int, rows: Rows, failed: list[str]) -> None:
+        if time_ms <= self.last.get(collector, -1):
+            return
+        self.last[collector] = time_ms
+        seen = {name for name, value in rows.items() if value is not None}
+        live = self.live.get(collector, set())
+        held = {name for name in live - seen if name in failed}
+        for name in seen:
+            self._of(collector, name)[time_ms] = bits(rows[name])  # type: ignore[arg-type]
+        for name in live - seen - held:
+            self._of(collector, name)[time_ms] = bits(STALE)
+        self.live[collector] = seen | held
+
+    def _of(self, collector: str, name: str) -> dict[int, bytes]:
+        labels = {"__name__": f"{collector}_x", "at": name, "job": "node", "instance": "host"}
+        return self.samples.setdefault(labels_of(labels), {})
+
+
+_GROUPS = {name: Group(name, [gauge("x", "value", "x", influx="x")], ["at"]) for name in ("one", "two")}
+
+
+@settings(max_examples=150)
+@given(_steps)
+@example([("tick", "one", 0, {"a": 1.0}, []), ("write",), ("tick", "one", 0, {"a": 2.0}, []), ("reopen",)])
+@example([("tick", "one", 1, {"a": 1.0}, []), ("reopen",), ("tick", "one", 1, {}, []), ("tick", "one", 1, {}, ["a"])])
+def test_history_is_what_a_naive_memory_of_the_ticks_is(steps: list[tuple[object, ...]]) -> None:
+    naive = Naive()
+    now = 0
+    with TemporaryDirectory() as directory:
+        history = opened(directory)
+        for step in steps:
+            if step[0] == "tick":
+                _, collector, later, rows, failed = step
+                now = max(now + later, 0)  # type: ignore[operator]
+                readings = [_GROUPS[collector].row((name,), (value,)) for name, value in rows.items()]  # type: ignore[index, attr-defined]
+                tick = at(now, {}, failed=failed, collector=collector)  # type: ignore[arg-type]
+                tick.readings.extend(readings)
+                history.append(tick)
+                naive.append(collector, START_MS + now * 1000, rows, failed)  # type: ignore[arg-type]
+            elif step[0] == "reopen":
+                history.close()
+                history = opened(directory)
+                naive.live.clear()  # a new process knows of no series before its own
+            else:
+                assert history.write()
+        assert everything(history) == naive.samples
+        history.close()
+        again = opened(directory)
+        assert everything(again) == naive.samples
+        again.close()
+
+
+def test_the_journal_gives_back_what_a_crash_took(tmp_path: Path) -> None:
+    clock = Clock()
+    journal = Journal(str(tmp_path / "journal"), clock)
+    history = opened(tmp_path / "history", clock)
+    for second in range(0, 1500, 5):
+        tick = at(second, {"a": float(second)})
+        journal.append(tick)
+        history.append(tick)
+        clock.be_at(second)
+        if second == 700:
+            assert history.write()
+    journal.flush()
+    before = samples(history, "a")
+    crashed = opened(tmp_path / "history", clock)  # the first one never closes: that is the crash
+    assert samples(crashed, "a")[-1][0] == 700
+    assert crashed.rebuild(journal.ticks_since(crashed.rebuild_since_ns)) == 160
+    assert samples(crashed, "a") == before
+    crashed.append(at(1500, {"a": 0.0}))
+    assert crashed.write()
+    assert samples(crashed, "a") == [*before, (1500, 0.0)]
+    crashed.close()
+    again = opened(tmp_path / "history", clock)
+    assert samples(again, "a") == [*before, (1500, 0.0)]
+    again.close()
+    journal.close()
+    history.close()
+
+
+def filled(directory: Path) -> tuple[History, dict[Labels, dict[int, float]]]:
+    """Two hours of two places, half of it on disk, and the same in a dictionary."""
+    history = opened(directory)
+    known: dict[Labels, dict[int, float]] = {}
+    for second in range(0, 7200, 15):
+        rows = {"a": float(second * second % 977), "b": float(second % 1000)}
+        history.append(at(second, rows))
+        for name, value in rows.items():
+            labels = labels_of({"__name__": "place_x", "at": name, "job": "node", "instance": "host"})
+            known.setdefault(labels, {})[START_MS + second * 1000] = value
+        if second in (1800, 3600):
+            assert history.write()
+    return history, known
+
+
+QUERIES = [
+    "place_x",
+    "sum(place_x)",
+    "sum by (at) (rate(place_x[5m]))",
+    "max_over_time(place_x[17m])",
+    "quantile_over_time(0.9, place_x[30m])",
+    "place_x offset 90m",
+    "avg_over_time(place_x[2m])[40m:3m]",
+    'count(place_x{at=~"a|c"}) or vector(0)',
+    "absent(place_x{at='nowhere'})",
+    "increase(place_x[100m])",
+    "avg_over_time(place_x[119m])",
+]
+
+
+@pytest.mark.parametrize("expr", QUERIES)
+def test_promql_over_history_is_promql_over_its_samples(tmp_path: Path, expr: str) -> None:
+    history, known = filled(tmp_path)
+    right, querier = in_memory(known), history.querier()
+    moments = [START_MS + second * 1000 for second in (0, 1799, 1800, 3601, 5000, 7185, 7300)]
+    for moment in moments:
+        expected, found = right.instant(expr, moment), querier.instant(expr, moment)
+        assert found.warnings == expected.warnings
+        if expected.kind == "matrix":
+            assert found.value == expected.value
+        else:
+            assert [s.labels for s in found.vector()] == [s.labels for s in expected.vector()]
+            assert [s.value for s in found.vector()] == pytest.approx([s.value for s in expected.vector()], rel=1e-9)
+    if expected.kind != "matrix":
+        ranges = (START_MS, START_MS + 7_200_000, 100_000)
+        wanted, got = right.range(expr, *ranges).matrix(), querier.range(expr, *ranges).matrix()
+        assert [(p.labels, list(p.times_ms)) for p in got] == [(p.labels, list(p.times_ms)) for p in wanted]
+        for a, b in zip(got, wanted, strict=True):
+            assert list(a.values) == pytest.approx(list(b.values), rel=1e-9)
+    history.close()
+
+
+def test_labels_and_series_of_a_stretch_of_time(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    group = Group("net", [counter("rx", "bytes", "Bytes received.", prom="node_rx_bytes_total"),
+                          gauge("mtu", "bytes", "Largest packet.", influx="mtu")], [Tag("iface", "device")])  # fmt: skip
+    for second in (0, 10):
+        history.append(Tick((START_S + second) * NS, "net", [group.row(("eth0",), (second, 1500))]))
+    assert history.write()
+    for second in (5000, 5010):
+        history.append(Tick((START_S + second) * NS, "net", [group.row(("wlan0",), (second, 1400))]))
+    for _ in range(2):  # in memory, then on disk only
+        early, late = (START_MS, START_MS + 60_000), (START_MS + 5_001_000, START_MS + 5_060_000)
+        assert history.label_values("device", [], *early)[:1] == ["eth0"]
+        assert "wlan0" in history.label_values("device", [], *late)
+        assert history.label_values("device", [], START_MS - 9000, START_MS - 1) == []
+        assert history.label_names([Matcher("__name__", "=", "net_mtu")], *late) == [
+            "__name__", "device", "instance", "job",
+        ]  # fmt: skip
+        assert history.label_values("__name__", [Matcher("device", "!=", "")], *early) == ["net_mtu", "node_rx_bytes_total"]
+        shown = history.series([Matcher("device", "=", "eth0"), Matcher("__name__", "=~", "node_.+")], *early)
+        assert shown == [labels_of({"__name__": "node_rx_bytes_total", "device": "eth0", "instance": "host", "job": "node"})]
+        assert history.metadata()["node_rx_bytes_total"] == ("counter", "Bytes received.", "bytes")
+        assert history.metadata()["net_mtu"] == ("gauge", "Largest packet.", "bytes")
+        history.close()
+        history = opened(tmp_path)
+    assert history.label_values("device", [], START_MS, START_MS + 60_000) == ["eth0"]
+    history.close()
+
+
+def test_a_label_that_is_no_utf8_survives(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.append(Tick(START_S * NS, "p", [PLACE.row(("/mnt/\udcff\"\\\n€",), (1.0,))]))
+    history.close()
+    again = opened(tmp_path)
+    assert samples(again, "/mnt/\udcff\"\\\n€") == [(0, 1.0)]
+    again.close()
+
+
+def test_a_selector_that_means_nothing_finds_nothing(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    assert history.select(place("a"), -(2**62), 2**62, SelectHints()) == []
+    history.append(at(0, {"a": 1.0}))
+    assert history.select([Matcher("__name__", "=", "other")], -(2**62), 2**62, SelectHints()) == []
+    history.close()
+
+
+def test_status_tells_what_there_is(tmp_path: Path) -> None:
+    history, known = filled(tmp_path)
+    assert history.write()
+    status = history.status()
+    raw = status.tiers[0]
+    assert raw.name == "raw"
+    assert raw.samples == sum(map(len, known.values())) + 7200 // 5
+    assert (raw.oldest_ms, raw.newest_ms) == (START_MS, START_MS + 7_185_000)
+    assert status.series == 3
+    assert status.head_newest_ms == START_MS + 7_185_000
+    assert 0 < raw.bytes < status.used_bytes <= status.file_bytes
+    assert status.trouble == ""
+    history.close()
