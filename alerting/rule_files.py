@@ -177,11 +177,13 @@ class _Reader:
 
     def _record(self, mapping: nodes.Mapping, name: str, path: str, shared: dict[str, Text]) -> RecordRule | None:
         for key in mapping.items.keys() & {"for", "keep_firing_for", "annotations"}:
-            self._error(mapping.places[key], f"{path}.{key}", "belongs to alerts only; remove it from this recording rule")
+            text = "belongs to alerts only; remove it from this recording rule"
+            self._error(mapping.places[key], f"{path}.{key}", text)
         self._known_keys(mapping, (*_ALERT_KEYS, *_RECORD_KEYS), path)
         if not _METRIC.fullmatch(name):
             place = mapping.items["record"].place
-            self._error(place, f"{path}.record", f"{shown(name)} is no metric name; letters, digits, _ and : are allowed")
+            text = f"{shown(name)} is no metric name; letters, digits, _ and : are allowed"
+            self._error(place, f"{path}.record", text)
         expression = self._expression(mapping, path)
         labels = shared | self._pairs(mapping, "labels", path, self._checked_label)
         if expression is None:
@@ -209,7 +211,8 @@ class _Reader:
         if node is None:
             return "hold"
         if node.text not in ("hold", "resolve"):
-            self._error(node.place, f"{path}.annotations.{NO_DATA}", f"found {shown(node.text)}; hold or resolve would be right")
+            text = f"found {shown(node.text)}; hold or resolve would be right"
+            self._error(node.place, f"{path}.annotations.{NO_DATA}", text)
         return cast("NoData", node.text)
 
     # Words of the format.

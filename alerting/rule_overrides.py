@@ -107,6 +107,8 @@ def _compared_with(expression: Expression, threshold: float, language: Language)
     """The expression with another number in its one comparison. Raise ValueError where it is not one."""
     if len(expression.thresholds) != 1:
         count = len(expression.thresholds) or "no"
-        raise ValueError(f"threshold: the query has {count} comparisons with a number, not one; override `expr` instead")
+        raise ValueError(
+            f"threshold: the query has {count} comparisons with a number, not one; override `expr` instead"
+        )
     ((start, end),) = expression.thresholds
     return language.read(f"{expression.text[:start]}{threshold:g}{expression.text[end:]}")

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from backup.manifest import Archive, Manifest, Missing
 from backup.pipeline import Recorded, Settings, record
 from backup.redact import Redactor, secrets_in
 from backup.retention import Retention, plan
-from backup.source import Facts, Source, Stream, Work
+from backup.source import Facts, Skipped, Source, Stream, Work
 from backup.target import Target, Upload, safe_word
 from backup.trusted import check_program
 from backup.verify import checker, overall, reread, sampled, shrunk
@@ -96,7 +96,16 @@ class Run:
                 self._finish(facts)
         except (BackupError, ValueError) as failure:
             error = self.redact(str(failure))
+        self._drop_unfinished()
         return self._result(error)
+
+    def _drop_unfinished(self) -> None:
+        """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now."""
+        for place in self.places:
+            if place.manifest is None:
+                for archive in place.archives:
+                    with suppress(TargetFailed, OSError):
+                        place.target.delete(archive.stored)
 
     # What the daemon and the operator hear.
 
@@ -164,21 +173,32 @@ class Run:
 
     def _dump(self, source: Source) -> None:
         """Every stream of the source. One that fails is missing in the backup; the others are still taken."""
-        taken = 0
-        # Closed whatever happens: a source undoes its snapshot in the generator's finally.
-        with closing(_as_generator(source.streams(self._work))) as streams:
-            for stream in streams:
-                self.guard.check()
-                self._need_a_target()
-                try:
-                    self._take(stream, source)
-                    taken += 1
-                except (SourceFailed, Undecodable) as error:
+        try:
+            # Closed whatever happens: a source undoes its snapshot in the generator's finally.
+            with closing(_as_generator(source.streams(self._work))) as streams:
+                for stream in streams:
                     self.guard.check()
-                    self.missing.append(Missing(self.redact(stream.name), self.redact(str(error))))
-                    self.say("archive_failed", archive=stream.name, error=str(error))
-        if not taken:
+                    self._need_a_target()
+                    self._try_to_take(stream, source)
+        except SourceFailed as error:
+            self.guard.check()
+            self._miss("(what comes after)", str(error))
+        if not any(place.archives for place in self._open):
             raise SourceFailed("; ".join(one.error for one in self.missing) or "the source has nothing to back up")
+
+    def _try_to_take(self, stream: Stream | Skipped, source: Source) -> None:
+        if isinstance(stream, Skipped):
+            self._miss(stream.name, stream.error)
+            return
+        try:
+            self._take(stream, source)
+        except (SourceFailed, Undecodable) as error:
+            self.guard.check()
+            self._miss(stream.name, str(error))
+
+    def _miss(self, name: str, error: str) -> None:
+        self.missing.append(Missing(self.redact(name), self.redact(error)))
+        self.say("archive_failed", archive=name, error=error)
 
     def _take(self, stream: Stream, source: Source) -> None:
         """Dump one stream to all open places, verify and commit it. Raise SourceFailed, Undecodable."""
@@ -268,12 +288,13 @@ class Run:
     def _finish(self, facts: Facts) -> None:
         """The manifest of each place, and then its retention."""
         self.guard.check()
+        now = self._clock.wall_ns() / NS
         for place in self._open:
             with self._on(place):
                 if self.job.verification.level >= 3 and not place.target.is_near:
                     self._download(place)
                 self._phase("manifest", target=place.name)
-                place.manifest = self._manifest(place, facts)
+                place.manifest = self._manifest(place, facts, now)
                 catalogue.write(place.target, place.manifest, self.job.manifest_key)
         for place in self._open:
             if place.manifest is not None and place.manifest.is_verified:
@@ -290,8 +311,7 @@ class Run:
                     reread(file, archive.stored_bytes, archive.sha256, None, self._work)
                 place.archives[at] = replace(archive, level=3)
 
-    def _manifest(self, place: Place, facts: Facts) -> Manifest:
-        now = self._clock.wall_ns() / NS
+    def _manifest(self, place: Place, facts: Facts, now: float) -> Manifest:
         level = overall([archive.level for archive in place.archives])
         return Manifest(
             id=self.id, host=self.host, job=self.job.name, source=self.job.plugin.type,
@@ -402,10 +422,10 @@ def _place_result(place: Place) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _as_generator(streams: Iterator[Stream]) -> Any:
+def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:
     """Any iterator as one that can be closed."""
 
-    def generate() -> Iterator[Stream]:
+    def generate() -> Iterator[Stream | Skipped]:
         try:
             yield from streams
         finally:

@@ -31,6 +31,14 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """An archive that cannot be made this time; the backup is not complete without it, the others are still taken."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a manifest keeps of the source: versions of server and tools by name, and what else is worth knowing."""
 
@@ -77,8 +85,10 @@ class Source(Protocol):
         """Versions and other facts. Raise SourceFailed when the source is not there: nothing is written then."""
         ...
 
-    def streams(self, work: Work) -> Iterator[Stream]:
+    def streams(self, work: Work) -> Iterator[Stream | Skipped]:
         """The archives, one after another; each is read to its end before the next is asked for.
+
+        SourceFailed ends it: what should have come after is missing too. One archive alone is Skipped.
 
         What must be undone (a snapshot, a paused container) is undone in the generator's `finally`.
         """

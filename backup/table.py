@@ -18,6 +18,9 @@ SOURCES: Mapping[str, str] = {
 }
 TARGETS: Mapping[str, str] = {
     "local": "backup.targets.local:Local",
+    "rsync": "backup.targets.rsync:Rsync",
+    "s3": "backup.targets.s3:S3",
+    "restic": "backup.targets.restic:Restic",
 }
 # Entry-point groups in which other packages offer more of each.
 SOURCE_GROUP = "vigilhost.backup_sources"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Tick
-from benchmarks.snapshot import fixture_host, ticks_of
+from benchmarks.snapshot import ticks_of
+from tests.collectors.hosts import HostTree
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -17,6 +18,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 @pytest.fixture(scope="session")
-def snapshot() -> list[Tick]:
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> list[Tick]:
     """All readings of a host with many processors and disks."""
-    return ticks_of(fixture_host())
+    return ticks_of(HostTree("big", tmp_path_factory.mktemp("host")))

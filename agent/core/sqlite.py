@@ -15,6 +15,7 @@ from typing import Final
 from agent.core.errors import VigilhostError
 
 _HEADER: Final = b"SQLite format 3\0"
+_MOST_VERSIONS: Final = 255  # a schema beyond is a flipped bit
 _COMPANIONS: Final = ("", "-wal", "-shm")
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _REFUSED: Final = frozenset(
@@ -72,27 +73,29 @@ def open_database(
     set_aside = ""
     try:
         try:
-            connection = _connect(path, page_bytes, cache_kib)
+            connection = _connect(path, len(migrations), page_bytes, cache_kib, label)
         except sqlite3.DatabaseError as error:
             if not is_corrupt(error):
                 raise
             set_aside = put_aside(path)
-            connection = _connect(path, page_bytes, cache_kib)
+            connection = _connect(path, len(migrations), page_bytes, cache_kib, label)
     except (sqlite3.Error, OSError) as error:
-        raise UnavailableError(f"{label}: {path}: {error}; make room, or let the agent write there") from error
+        raise _unavailable(error, path, label) from error
     try:
-        _migrate(connection, migrations, path, label)
+        _migrate(connection, migrations)
     except sqlite3.DatabaseError as error:
         connection.close()
         if set_aside or not is_corrupt(error):
-            raise UnavailableError(f"{label}: {path}: {error}; make room, or let the agent write there") from error
+            raise _unavailable(error, path, label) from error
         put_aside(path)
         again = open_database(path, migrations, page_bytes=page_bytes, cache_kib=cache_kib, label=label)
         return Opened(again.connection, _newest_aside(path))
-    except NewerSchemaError:
-        connection.close()
-        raise
     return Opened(connection, set_aside)
+
+
+def _unavailable(error: Exception, path: str, label: str) -> UnavailableError:
+    reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
+    return UnavailableError(f"{label}: {path}: {reason}; make room, or let the agent write there")
 
 
 def open_reader(path: str, cache_kib: int = 512) -> sqlite3.Connection:
@@ -143,14 +146,23 @@ def _newest_aside(path: str) -> str:
     return f"{path}.corrupt-{number}"
 
 
-def _connect(path: str, page_bytes: int, cache_kib: int) -> sqlite3.Connection:
+def _connect(path: str, newest: int, page_bytes: int, cache_kib: int, label: str) -> sqlite3.Connection:
     _refuse_foreign(path)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never readable by others, not for a moment
     os.close(handle)
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute(f"PRAGMA page_size = {page_bytes}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # both take effect in a new file only
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > _MOST_VERSIONS:
+            raise _not_a_database(f"schema {version}")
+        if version > newest:
+            raise NewerSchemaError(
+                f"{label}: {path}: schema {version}, written by a newer version; this one knows {newest}; "
+                "upgrade, or move the file away"
+            )
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            connection.execute(f"PRAGMA page_size = {page_bytes}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
@@ -171,18 +183,17 @@ def _refuse_foreign(path: str) -> None:
     except FileNotFoundError:
         return
     if head and head != _HEADER:
-        error = sqlite3.DatabaseError("file is not a database")
-        error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
-        raise error
+        raise _not_a_database("no header")
 
 
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: str, label: str) -> None:
+def _not_a_database(found: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(f"file is not a database: {found}")
+    error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+    return error
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise NewerSchemaError(
-            f"{label}: {path}: schema {version}, written by a newer version; this one knows {len(migrations)}; "
-            "upgrade, or move the file away"
-        )
     for number, script in enumerate(migrations[version:], version + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")

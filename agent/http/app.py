@@ -1,19 +1,32 @@
-"""What is answered over HTTP: /metrics, /health, /-/ready. Reads only."""
+"""The application: every route, behind its guard."""
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp
 
+from agent.core.clock import SystemClock
 from agent.core.model import Tick
+from agent.http import plain_api, prometheus_api, refusals
+from agent.http.desk import Desk
+from agent.http.faces import AlertsFace
+from agent.http.guard import Guard
+from agent.http.openapi import OPERATIONS, Operation, document
+from agent.http.options import HttpOptions
+from agent.http.refusals import JSON, Refusal
+from agent.http.service import Endpoint, Service
+from sinks.history.naming import Names
 from sinks.prometheus import Dialect, Exposition
 
 _GZIP_WINDOW = 31  # zlib: 15 bits of window, +16 for a gzip header
@@ -69,36 +82,87 @@ def _compress(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def build(agent: Agent, exposition: Exposition) -> Starlette:
-    """The application."""
+def build(
+    agent: Agent,
+    exposition: Exposition,
+    *,
+    service: Service | None = None,
+    names: Names | None = None,
+    options: HttpOptions | None = None,
+    alerts: AlertsFace | None = None,
+    hosts: Sequence[str] = (),
+    more: Sequence[tuple[Operation, Endpoint]] = (),
+) -> ASGIApp:
+    """The application.
+
+    `service` asks history, None where there is none; `names` is how history calls series; `hosts` are names this host
+    answers to besides those of `options`. `more`: endpoints of other rooms with their entries in the OpenAPI document;
+    those that are no reads need an admin token.
+    """
+    asking = service or Service(SystemClock(), Desk(), None)
+    operations = [*OPERATIONS, *(operation for operation, _ in more)]
+    endpoints: dict[str, Endpoint] = {
+        **_own_endpoints(agent, exposition, operations),
+        **prometheus_api.endpoints(asking, alerts),
+        **plain_api.endpoints(asking, agent, names or Names("node", os.uname().nodename)),
+        **{operation.path: endpoint for operation, endpoint in more},
+    }
+    return Guard(application(operations, endpoints), options or HttpOptions(), hosts, _reads(operations))
+
+
+def application(operations: Sequence[Operation], endpoints: Mapping[str, Endpoint]) -> Starlette:
+    """Routes of the operations, without a guard."""
+    routes = [Route(one.path, endpoints[one.path], methods=list(one.methods)) for one in operations]
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _no_such_method})
+
+
+def _reads(operations: Iterable[Operation]) -> Callable[[str, str], bool]:
+    """Does a request change nothing? Anything but GET on a path not known to be a read may change something."""
+    routes = [Route(one.path, _never, methods=list(one.methods)) for one in operations if one.is_read]
+
+    def is_read(method: str, path: str) -> bool:
+        if method in {"GET", "HEAD"}:
+            return True
+        scope = {"type": "http", "path": path, "method": method, "root_path": ""}
+        return any(route.matches(scope)[0] != Match.NONE for route in routes)
+
+    return is_read
+
+
+async def _never(_: Request) -> Response:
+    raise AssertionError("this route is only compared with")
+
+
+def _own_endpoints(agent: Agent, exposition: Exposition, operations: Sequence[Operation]) -> dict[str, Endpoint]:
     metrics = MetricsPage(agent, exposition)
+    described = msgspec.json.encode(document(operations))
+
+    async def metrics_page(request: Request) -> Response:
+        return await metrics(request)
 
     async def health(_: Request) -> Response:
-        answer = agent.health()
-        return _json(answer, 503 if answer["status"] == "stalled" else 200)
+        found = agent.health()
+        body = json.dumps(found, indent=1)
+        return Response(body, 503 if found["status"] == "stalled" else 200, {"Content-Type": JSON})
 
     async def ready(_: Request) -> Response:
         return PlainTextResponse("ready\n") if agent.is_ready else PlainTextResponse("starting\n", 503)
 
     async def index(_: Request) -> Response:
-        return PlainTextResponse("vigilhost: /metrics, /health, /-/ready\n")
+        return PlainTextResponse("vigilhost: /metrics, /health, /-/ready, /api/v1/, /api/openapi.json\n")
 
-    return Starlette(
-        routes=[
-            Route("/", index),
-            Route("/metrics", _endpoint(metrics)),
-            Route("/health", health),
-            Route("/-/ready", ready),
-        ]
-    )
+    async def openapi(_: Request) -> Response:
+        return Response(described, headers={"Content-Type": JSON})
+
+    return {"/": index, "/metrics": metrics_page, "/health": health, "/-/ready": ready, "/api/openapi.json": openapi}
 
 
-def _endpoint(page: MetricsPage) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> Response:
-        return await page(request)
+async def _not_found(request: Request, _: Exception) -> Response:
+    if request.url.path.startswith("/api/"):
+        return refusals.answer(Refusal("not_found", "no such path; /api/openapi.json lists them"))
+    return PlainTextResponse("not found\n", 404)
 
-    return endpoint
 
-
-def _json(answer: object, status: int = 200) -> Response:
-    return Response(json.dumps(answer, indent=1), status, {"Content-Type": "application/json"})
+async def _no_such_method(request: Request, error: Exception) -> Response:
+    headers = dict(getattr(error, "headers", None) or {})
+    return refusals.answer(Refusal("bad_data", f"this path takes no {request.method}", headers), 405)

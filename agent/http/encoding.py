@@ -134,6 +134,4 @@ _RESULTS: Final = {"scalar": _scalar, "string": _string, "vector": _vector, "mat
 
 def points_json(times_ms: Sequence[int], values: Sequence[float]) -> str:
     """`[t,"v"],...` without the outer brackets."""
-    return ",".join(
-        [f'[{seconds_text(at)},"{number(value)}"]' for at, value in zip(times_ms, values, strict=True)]
-    )
+    return ",".join([f'[{seconds_text(at)},"{number(value)}"]' for at, value in zip(times_ms, values, strict=True)])

@@ -39,9 +39,7 @@ def stretches(
             at = until
 
 
-def extent(
-    history: HistoryFace, selectors: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-) -> tuple[int, int]:
+def extent(history: HistoryFace, selectors: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> tuple[int, int]:
     """The part of [start, end] outside which history has nothing of these series; blocking.
 
     Someone who asks for everything since 1970 is not to wait for half a century of empty stretches.

@@ -13,6 +13,7 @@ from agent.core.labels import METRIC_NAME, Labels, value_of, without_name
 from agent.http.encoding import labels_json, number, points_json
 from agent.http.faces import MetricFacts
 from agent.http.times import iso, seconds_text
+from sinks.line_protocol import escape_key, escape_measurement
 
 Columns = tuple[Sequence[int], Sequence[float]]  # times in ms, values
 
@@ -127,8 +128,9 @@ class LineProtocol:
         return ""
 
     def part(self, labels: Labels, columns: Columns) -> str:
-        tags = "".join(f",{_tag(key)}={_tag(value)}" for key, value in without_name(labels))
-        head = f"{_measurement(value_of(labels, METRIC_NAME))}{tags} value="
+        pairs = [(escape_key(key), escape_key(value)) for key, value in without_name(labels)]
+        tags = "".join(f",{key}={value}" for key, value in pairs if value)  # an empty tag value is no line protocol
+        head = f"{escape_measurement(value_of(labels, METRIC_NAME))}{tags} value="
         return "".join(
             [f"{head}{number(value)} {at}000000\n" for at, value in zip(*columns, strict=True) if isfinite(value)]
         )
@@ -169,13 +171,3 @@ def _json_special(value: float) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _tag(text: str) -> str:
-    """A tag key or value; line protocol has no way to write a line break, nor a backslash at the end."""
-    shown = text.replace("\n", " ").replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
-    return shown + " " if shown.endswith("\\") else shown
-
-
-def _measurement(text: str) -> str:
-    return text.replace("\n", " ").replace(",", "\\,").replace(" ", "\\ ")

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.config.address import parse_address
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?", re.ASCII)
 _SHORTEST_TOKEN = 16  # characters; a shorter one can be guessed
-
-
-class ExposedError(Exception):
-    """The address can be reached from elsewhere and nothing protects it; the text says what would."""
 
 
 def _check_hash(text: str) -> None:
@@ -78,7 +72,7 @@ class HttpOptions:
     admin_tokens: list[Token] = option(list, "Who may read and change; without one, nothing changes over TCP.")
     tls: Tls | None = option(None, "HTTPS instead of HTTP.")
     allowed_hosts: list[str] = option(
-        list, "Names this agent answers to, besides its own name, localhost and addresses; *.example.org for all below.",
+        list, "Names this agent answers to besides its own, localhost and addresses; *.example.org for all below.",
         check=_check_host,
     )  # fmt: skip
 
@@ -91,31 +85,3 @@ def holder(tokens: Iterable[Token], given: str) -> str | None:
         if hmac.compare_digest(token.digest, digest):
             found = token.name
     return found
-
-
-def is_loopback(listen: str) -> bool:
-    """Can the address be reached from this host only?"""
-    host, _ = parse_address(listen)
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False  # a name, or every interface
-
-
-def check_exposure(listen: str, options: HttpOptions, *, is_insecure: bool = False) -> str:
-    """A warning for the log, "" for none. Raise ExposedError when others could read and nothing keeps them out."""
-    if is_loopback(listen):
-        return ""
-    is_guarded = bool(options.tokens) or (options.tls is not None and bool(options.tls.client_ca))
-    if not is_guarded and not is_insecure:
-        raise ExposedError(
-            f"listen: {listen} can be reached from other hosts and nothing protects it; "
-            "configure http.tokens or http.tls.client_ca, listen on 127.0.0.1, or run with --insecure"
-        )
-    if not is_guarded:
-        return f"{listen} can be read by everyone who reaches it, as --insecure asks for"
-    if options.tls is None:
-        return f"{listen} takes tokens without TLS: whoever sees the traffic can read them; configure http.tls"
-    return ""

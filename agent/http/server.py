@@ -29,8 +29,8 @@ _LINGER_BYTES: Final = 32 * 1024 * 1024
 
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: 21\r\n\r\ntoo many connections\r\n"
-).replace(b"connections\r\n", b"connections\n")
+    b"Content-Length: 21\r\n\r\ntoo many connections\n"
+)
 _MALFORMED: Final = b"not an HTTP request, or one with a request line and headers of more than 8 KiB\n"
 
 
@@ -76,7 +76,7 @@ class Protocol(H11Protocol):
     """A connection whose headers must come within a deadline, one timer while they are on their way and none else."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _discarded: int | None = None  # bytes thrown away of a request that was refused; None while none was
+    _discarded = -1  # bytes thrown away of a request that was refused; -1 while none was
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -87,13 +87,13 @@ class Protocol(H11Protocol):
         self._watch_headers()
 
     def data_received(self, data: bytes) -> None:
-        if self._discarded is not None:
+        if self._discarded >= 0:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
                 self.transport.close()
             return
         super().data_received(data)
-        if self._discarded is not None or self.transport.is_closing():
+        if self._discarded >= 0 or self.transport.is_closing():
             return
         is_partial = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
         if is_partial and self._deadline is None:
@@ -121,7 +121,7 @@ class Protocol(H11Protocol):
             for event in (
                 h11.Response(status_code=400, headers=headers), h11.Data(data=_MALFORMED), h11.EndOfMessage(),
             ):  # fmt: skip
-                self.transport.write(self.conn.send(event) or b"")
+                self.transport.write(self.conn.send(event))
         self._cancel_deadline()
         self._discarded = 0
         if self.transport.can_write_eof():
@@ -135,28 +135,40 @@ class Server(uvicorn.Server):
     """Serves an ASGI application on a bound socket until `stop`. Raise ListenError when `tls` cannot be used."""
 
     def __init__(self, app: Any, listener: socket.socket, tls: Tls | None = None) -> None:
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            http=Protocol,
-            ws="none",
-            loop="none",
-            log_config=None,
-            log_level="critical",  # the guard logs what fails
-            access_log=False,
-            date_header=False,
-            server_header=False,
-            h11_max_incomplete_event_size=HEADER_BYTES,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=2,
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                http=Protocol,
+                ws="none",
+                loop="none",
+                interface="asgi3",
+                log_config=None,
+                log_level="critical",  # the guard logs what fails
+                access_log=False,
+                date_header=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=HEADER_BYTES,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=2,
+            )
         )
-        super().__init__(config)
-        if tls is not None:
-            context = tls_context(tls)
-            config.load()
-            config.ssl = context
         self._listener = listener
+        self._tls = None if tls is None else tls_context(tls)
         self._stopped = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """As uvicorn's for one socket, with a deadline for the TLS handshake."""
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                lambda: Protocol(self.config, self.server_state, {}),
+                sock=self._listener,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else HEADER_DEADLINE_S,
+            )
+        ]
+        self.started = True
 
     async def main_loop(self) -> None:
         await self._stopped.wait()

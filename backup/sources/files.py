@@ -20,7 +20,9 @@ from backup.source import Facts, Restored, Stream, Work
 NAME = "files"
 MOST_LISTED = 100  # changed files named in the manifest
 # What tar says of a file that changed while it was read; its exit status is 1 then.
-_CHANGED = re.compile(r"(?:/\S*/)?tar: (.*): (?:file changed as we read it|File removed before we read it|File shrank by .*)")
+_CHANGED = re.compile(
+    r"(?:/\S*/)?tar: (.*): (?:file changed as we read it|File removed before we read it|File shrank by .*)"
+)
 TAR = ("tar", "--create", "--file=-", "--format=posix", "--acls", "--xattrs", "--xattrs-include=*", "--sparse",
        "--blocking-factor=128")  # fmt: skip
 

@@ -124,7 +124,8 @@ class Client:
         done = (work or self._work).run(
             self.program("psql"), "--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--csv",
             f"--pset=null={_NULL}", "--set=ON_ERROR_STOP=1", f"--dbname={where}", f"--command={sql}",
-            environment=self.variables(is_read_only=is_read_only), kind=kind,
+            # Here alone: pg_dump must take the bytes of a SQL_ASCII database for what they are.
+            environment={**self.variables(is_read_only=is_read_only), "PGCLIENTENCODING": "UTF8"}, kind=kind,
         )  # fmt: skip
         found = csv.reader(io.StringIO(done.decode("utf-8", "replace"), newline=""))
         return [[None if value == _NULL else value for value in row] for row in found]
@@ -143,7 +144,7 @@ def connected(login: Login, work: Work, *, directory: str | None = None) -> Iter
     """
     environment = {
         "PGHOST": login.host, "PGPORT": str(login.port), "PGUSER": login.user, "PGAPPNAME": "vigilhost",
-        "PGSSLMODE": login.sslmode, "PGCONNECT_TIMEOUT": "10", "PGCLIENTENCODING": "UTF8", "PGTZ": "UTC",
+        "PGSSLMODE": login.sslmode, "PGCONNECT_TIMEOUT": "10", "PGTZ": "UTC",
         "PGDATESTYLE": "ISO",
     }  # fmt: skip
     if login.ca_file is not None:

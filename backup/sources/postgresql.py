@@ -209,20 +209,20 @@ def own_server(work: Work) -> Iterator[Client]:
     """
     if (user_ids(work.user)[0] if work.user else os.geteuid()) == 0:
         raise Refused("drill_on: server: PostgreSQL does not run as root; set the job's user to postgres")
-    data = private_directory(work, "postgresql")
-    cluster = os.path.join(data, "cluster")
-    work.run(_newest("initdb"), f"--pgdata={cluster}", "--username=postgres", "--auth=trust", "--no-sync",
-             "--encoding=UTF8", "--locale=C.UTF-8", kind=BackupError)  # fmt: skip
-    settings = {"listen_addresses": "", "unix_socket_directories": data, "fsync": "off", "autovacuum": "off",
-                "full_page_writes": "off", "max_connections": "10", "max_wal_size": "8GB"}  # fmt: skip
-    run = Step((_newest("postgres"), "-D", cluster, *(f"--{name}={value}" for name, value in settings.items())),
-               user=work.user)  # fmt: skip
-    login = Login(data, 5432, "postgres")
-    with libpq.connected(login, work, directory=os.path.dirname(_newest("psql"))) as client, server(
-        run, work, lambda: client.rows("SELECT 1"),
-        lambda cleanup: cleanup.run(_newest("pg_ctl"), "stop", f"--pgdata={cluster}", "--mode=immediate"),
-    ):  # fmt: skip
-        yield client
+    with private_directory(work, "postgresql") as data:
+        cluster = os.path.join(data, "cluster")
+        work.run(_newest("initdb"), f"--pgdata={cluster}", "--username=postgres", "--auth=trust", "--no-sync",
+                 "--encoding=UTF8", "--locale=C.UTF-8", kind=BackupError)  # fmt: skip
+        settings = {"listen_addresses": "", "unix_socket_directories": data, "fsync": "off", "autovacuum": "off",
+                    "full_page_writes": "off", "max_connections": "10", "max_wal_size": "8GB"}  # fmt: skip
+        run = Step((_newest("postgres"), "-D", cluster, *(f"--{name}={value}" for name, value in settings.items())),
+                   user=work.user)  # fmt: skip
+        login = Login(data, 5432, "postgres")
+        with libpq.connected(login, work, directory=os.path.dirname(_newest("psql"))) as client, server(
+            run, work, lambda: client.rows("SELECT 1"),
+            lambda cleanup: cleanup.run(_newest("pg_ctl"), "stop", f"--pgdata={cluster}", "--mode=immediate"),
+        ):  # fmt: skip
+            yield client
 
 
 def _newest(name: str) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,12 +37,16 @@ def private_file(work: Work, name: str, content: str | bytes) -> str:
     return path
 
 
-def private_directory(work: Work, name: str) -> str:
-    """Make a directory in the scratch directory that belongs to the job's user; its path."""
+@contextlib.contextmanager
+def private_directory(work: Work, name: str) -> Iterator[str]:
+    """A new directory in the scratch directory that belongs to the job's user, removed at the end; its path."""
     path = os.path.join(work.scratch, name)
     os.mkdir(path, 0o700)
-    give(path, work)
-    return path
+    try:
+        give(path, work)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def give(path: str, work: Work) -> None:

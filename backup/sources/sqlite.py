@@ -22,7 +22,7 @@ from backup.assertions import Assertion, Outcome, judge
 from backup.children import Guard, Step
 from backup.errors import Damaged, Refused, SourceFailed
 from backup.extract import copy
-from backup.source import Facts, Restored, Stream, Work
+from backup.source import Facts, Restored, Skipped, Stream, Work
 
 _PAGES = 4096  # copied at a time; between them writers get their turn
 _BUSY_S = 30.0
@@ -53,11 +53,15 @@ class SQLite:
                 raise SourceFailed(f"{path}: no such file; correct source.sqlite.paths")
         return Facts({"sqlite": sqlite3.sqlite_version}, {"paths": ", ".join(self.paths)})
 
-    def streams(self, work: Work) -> Iterator[Stream]:
+    def streams(self, work: Work) -> Iterator[Stream | Skipped]:
         for path in self.paths:
             replica = os.path.join(work.scratch, "copy.db")
             try:
-                self._copy(path, replica, work.guard)
+                try:
+                    self._copy(path, replica, work.guard)
+                except SourceFailed as error:
+                    yield Skipped(os.path.basename(path), str(error))
+                    continue
                 rows = count_rows(replica)
                 # A database that holds nothing at all is an empty file, and may be meant so; nobody backs it up.
                 yield Stream(os.path.basename(path), "db", (Step(("cat", replica)),), rows)

@@ -11,7 +11,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -83,7 +83,8 @@ class S3:
         minimum=5 << 20, maximum=1 << 30,
     )  # fmt: skip
     refuse_overwrite: bool = option(
-        True, "Have the server itself refuse to replace small archives; false for servers that do not know If-None-Match."
+        True,
+        "Have the server itself refuse to replace small archives; false for servers that do not know If-None-Match.",
     )
     connect_timeout: Seconds = option(10.0, "Most time for a connection.", minimum=0.1)
     timeout: Seconds = option(60.0, "Most time for one request, and so for one part.", minimum=1)

@@ -86,9 +86,7 @@ def sign(method: str, url: str, query: str, region: str, keys: Keys, now: dateti
         key = hmac.new(key, word.encode(), "sha256").digest()
     signature = hmac.new(key, to_sign.encode(), "sha256").hexdigest()
     credential = f"{keys.access_key}/{scope}"
-    headers["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}"
-    )
+    headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}"
     return headers
 
 

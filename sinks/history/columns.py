@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 ABSENT_BYTES: Final = struct.pack("=Q", 0x7FF0000000000AB5)
@@ -93,6 +94,23 @@ def joined(blocks: Sequence[Block]) -> Block:
             columns.append(column)
     first = blocks[0].layout
     return Block(first if tuple(kept) == first.series else Layout(kept), times, columns)
+
+
+def without_gaps(blocks: Sequence[Block], gap_ms: int) -> list[list[Block]]:
+    """The blocks, cut wherever more than `gap_ms` lies between two rows."""
+    found: list[list[Block]] = []
+    last = -(2**62)
+    for block in blocks:
+        times = block.times
+        edges = [last, *(before for before, at in pairwise(times) if at - before > gap_ms), times[-1]]
+        for after, until in pairwise(edges):
+            piece = block.between(after, until)
+            if piece is not None:
+                if not found or piece.times[0] - last > gap_ms:
+                    found.append([])
+                found[-1].append(piece)
+                last = until
+    return found
 
 
 def _joined_column(blocks: Sequence[Block], series: int) -> bytes:

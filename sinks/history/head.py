@@ -179,13 +179,13 @@ class Head:
         shape = source.shape
         if shape is None or not shape.fits(key, values):
             shape = self._shape(source, key, values)
-        try:
-            picked = _scaled(shape, values)
-            if source.fast is shape and not tick.failed and source.live is shape.live:
-                row = source.pack(*picked)
-            else:
-                row = self._uneven_row(source, shape, picked, tick)
-        except (struct.error, OverflowError, TypeError):
+        row = None
+        if source.fast is shape and not tick.failed and source.live is shape.live:
+            try:
+                row = source.pack(*_scaled(shape, values))
+            except (struct.error, OverflowError, TypeError):
+                pass  # a value is absent, or no number
+        if row is None:
             if None in shape.pick(values):  # a value present until now is absent
                 shape = self._shape(source, key, values)
             row = self._uneven_row(source, shape, _as_floats(shape, values), tick)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.core import sqlite
-from agent.core.clock import Clock
+from agent.core.clock import NS, Clock
 from agent.core.labels import Labels, Matcher, value_of
 from agent.core.model import Tick
 from agent.core.query import DEFAULT_LIMITS, Limits, Querier, Result
@@ -117,14 +117,19 @@ class History:
         """From when on the journal's Ticks are wanted at start: what memory holds, and what the disk has not had."""
         newest = self._store.newest_ms
         memory_from = self._clock.wall_ns() // 1_000_000 - round(self.options.head * 1000)
-        return max(min(memory_from, newest), 0) * 1_000_000
+        return (min(memory_from, newest) if newest > 0 else memory_from) * 1_000_000
 
     def rebuild(self, ticks: Iterable[Tick]) -> int:
-        """Take the journal's Ticks, before the first `append`; how many there were."""
+        """Take the journal's Ticks, before the first `append`; how many there were. Blocking: long ones are written."""
         count = 0
+        written_ns = 0
         for tick in ticks:
             self._head.append(tick, is_replay=True)
             count += 1
+            written_ns = written_ns or tick.time_ns
+            if abs(tick.time_ns - written_ns) > self.options.flush * NS:
+                self.write()
+                written_ns = tick.time_ns
         return count
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ class History:
                     self._write()
             except (StoreError, sqlite3.Error) as error:
                 self._failed(str(error) if isinstance(error, StoreError) else f"history: {self._store.path}: {error}")
-                self._store.close()  # a disk that was read-only is found writable only by a new connection
+                self._store.close_writer()  # a disk that was read-only is found writable only by a new connection
                 self._head.trim()
                 return False
             self._recovered()

@@ -86,15 +86,14 @@ class Selection:
             by_source.setdefault(one.source, []).append(one)
         if not by_source:
             return []
-        plan: Plan | None = None
+        # Memory before the file: what leaves memory is in the file by then.
+        memory = {source: self._head.blocks(source) for source in by_source}
         budget = Budget(hints.max_samples)
         found: dict[Labels, _Found] = {}
         with self._store.reading() as reader:
+            plan = make_plan(start_ms, end_ms, hints, self._coverage(reader))
             for source in sorted(by_source):
-                memory = self._head.blocks(source)  # before the file: what leaves memory is in the file by then
-                if plan is None:
-                    plan = make_plan(start_ms, end_ms, hints, self._coverage(reader))
-                read = self._read(reader, memory, source, by_source[source], plan, hints, budget)
+                read = self._read(reader, memory[source], source, by_source[source], plan, hints, budget)
                 for one in by_source[source]:
                     samples = read[one.number]
                     if len(samples):
@@ -102,7 +101,6 @@ class Selection:
                             found[one.labels].take_in(samples)
                         else:
                             found[one.labels] = samples
-        assert plan is not None
         if plan.remark and found:
             self.remarks[plan.remark] = None
         return [samples.columns(labels, plan.resolution_ms) for labels, samples in found.items()]

@@ -17,7 +17,7 @@ from agent.core import sqlite
 from agent.core.errors import VigilhostError
 from agent.core.labels import Labels
 from sinks.history.chunks import DamagedError, layout_bytes, layout_from, pack
-from sinks.history.columns import Block, Layout, joined, samples_in
+from sinks.history.columns import Block, Layout, joined, samples_in, without_gaps
 from sinks.history.head import Unflushed
 from sinks.history.naming import Metric
 from sinks.history.reader import PART_COLUMNS, Reader
@@ -26,6 +26,7 @@ from sinks.history.series import Registry, Series
 from sinks.history.tiers import FIVE_MINUTES, KINDS, ONE_HOUR, RAW, Tier, window_start
 
 _CONTIGUOUS_MS: Final = 600_000  # a shorter gap between two blocks of a source is the newer one's
+_GAP_MS: Final = 3_600_000  # a block holds no longer one: the clock may have been wrong on either side
 _GRACE_MS: Final = 60_000  # Ticks of slow collectors are this late at most
 Tell = Callable[..., object]
 
@@ -74,6 +75,7 @@ class Store:
         self._read_guard = threading.Lock()
         self._reader: Reader | None = None
         self._reader_generation = -1
+        self._is_readable = False
         self.writer: Reader | None = None  # reads through the writing connection
 
     # -- opening -----------------------------------------------------------------------------------------------------
@@ -128,6 +130,7 @@ class Store:
         self.registry.load([(number, name) for number, name, _ in sources], series)
         self.writer = Reader(db)
         self.generation += 1
+        self._is_readable = True
         self.trouble = ""
         flushed: dict[str, int] = {}
         for _, name, last_ms in sources:
@@ -150,11 +153,16 @@ class Store:
         self.open()
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close both connections; the writer last, for it can fold the log into the file."""
         with self._read_guard:
+            self._is_readable = False
             if self._reader is not None:
                 self._reader.connection.close()
                 self._reader = None
+        self.close_writer()
+
+    def close_writer(self) -> None:
+        """Close the writing connection; what is on disk can still be asked for."""
         if self.db is not None:
             self.db.close()
             self.db = None
@@ -183,7 +191,8 @@ class Store:
             with self.transaction() as db:
                 self._save_names(db, sources, series, metrics)
                 for one in unflushed:
-                    self._write_source(db, one.source, joined(one.block_list))
+                    for stretch in without_gaps(one.block_list, _GAP_MS):
+                        self._write_source(db, one.source, joined(stretch))
                 self.newest_ms = max((self.last_ms[one.source] for one in unflushed), default=self.newest_ms)
         except BaseException:
             self._restore(undo)
@@ -287,18 +296,28 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reader | None]:
-        """A reader for this thread alone; None while there is no file. What it meets is told, not raised."""
+        """A reader of one moment of the file, for this thread alone; None while there is no file."""
         with self._read_guard:
             try:
                 if self._reader is not None and self._reader_generation != self.generation:
                     self._reader.connection.close()
                     self._reader = None
-                if self._reader is None and self.db is not None:
+                if self._reader is None and self._is_readable:
                     self._reader = Reader(sqlite.open_reader(self.path))
                     self._reader_generation = self.generation
             except sqlite3.Error as error:
                 self.trouble = f"history: {self.path}: {error}"
-            yield self._reader
+            reader = self._reader
+            if reader is None:
+                yield None
+                return
+            try:
+                reader.connection.execute("BEGIN")  # what is being deleted stays until the query is over
+                yield reader
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    if reader.connection.in_transaction:
+                        reader.connection.rollback()
 
 
 def _clean(text: str) -> str:

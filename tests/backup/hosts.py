@@ -59,6 +59,8 @@ class Ended:
 class BackedUp:
     """One host: `source` is a directory with things in it, `store` a local target, jobs are written by `job`."""
 
+    job_now: Job
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.source = directory / "source"
@@ -79,14 +81,16 @@ class BackedUp:
         file.chmod(0o600)
         return load_job(str(file))[0]
 
-    def argv(self, name: str = "job") -> list[str]:
-        return [sys.executable, "-c", WORKER, str(self.directory), name]
+    def argv(self, name: str = "job", prelude: str = "") -> list[str]:
+        return [sys.executable, "-c", prelude + WORKER, str(self.directory), name]
 
-    def start(self, name: str = "job") -> subprocess.Popen[bytes]:
+    def start(self, name: str = "job", prelude: str = "") -> subprocess.Popen[bytes]:
+        """A worker; `prelude` is Python that it runs before it does its work."""
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]}
         return subprocess.Popen(
-            self.argv(name), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
-        )
+            self.argv(name, prelude), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
 
     def run(self, name: str = "job") -> Ended:
         return ended(self.start(name))

@@ -163,7 +163,12 @@ def test_a_bomb_in_a_header_is_not_read_into_memory(inside: Path) -> None:
 
 
 def test_a_file_of_nothing_but_a_huge_hole_is_refused(inside: Path) -> None:
-    headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 60)}
+    headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.map": "0,0",
+        "GNU.sparse.size": str(1 << 60),
+    }
     done = unpacked(inside, member("huge", pax_headers=headers), GOOD)
     assert "claims to be" in done.refused[0]
     assert (inside / "good").exists()
@@ -186,7 +191,9 @@ def test_an_archive_cut_off_is_damaged_wherever_it_is_cut(inside: Path) -> None:
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_archive_writes_nothing_outside_and_raises_nothing_else(inside: Path, data: st.DataObject) -> None:
-    archive = bytearray(packed(GOOD, link("l", "good"), member("d/e/f", b"y" * 600), link("h", "good", tarfile.LNKTYPE)))
+    archive = bytearray(
+        packed(GOOD, link("l", "good"), member("d/e/f", b"y" * 600), link("h", "good", tarfile.LNKTYPE))
+    )
     for _ in range(data.draw(st.integers(1, 8))):
         archive[data.draw(st.integers(0, len(archive) - 1))] = data.draw(st.integers(0, 255))
     try:

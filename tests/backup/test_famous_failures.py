@@ -9,13 +9,12 @@ import threading
 
 import pytest
 
+from backup.children import Step
 from backup.coding import Compression
 from backup.errors import SourceFailed
 from backup.pipeline import Settings, record
 from backup.source import Stream
-from backup.children import Step
 from tests.backup.hosts import BackedUp, age_key, command_job, running
-
 
 # Seconds that nothing else sleeps for, so that the process can be found.
 ASLEEP = 1_000_000 + os.getpid()
@@ -47,7 +46,9 @@ def test_pg_dump_of_no_database_piped_into_a_compressor_exits_0_with_20_bytes(ho
 
 
 @pytest.mark.parametrize("encryption", [{}, {"recipients": ["age"]}], ids=["plain", "encrypted"])
-def test_partial_output_of_a_program_that_then_fails_is_no_backup(host: BackedUp, encryption: dict[str, list[str]]) -> None:
+def test_partial_output_of_a_program_that_then_fails_is_no_backup(
+    host: BackedUp, encryption: dict[str, list[str]]
+) -> None:
     """`(echo partial; false) | tool` saved as a snapshot."""
     if encryption:
         encryption = {"recipients": [age_key(host)[0]]}

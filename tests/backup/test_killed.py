@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ ASLEEP = 2_000_000 + os.getpid()
 KILLING = """
 import os, signal, sys
 from backup import worker
-phase, number = os.environ["KILL_PHASE"], int(os.environ["KILL_BEFORE"])
 done = 0
 
 def die():
@@ -46,7 +44,7 @@ def heeding(self, event):
         print(f"changes: {done}", file=sys.stderr)
 worker.Lines.put = heeding
 """
-RULES = {"keep_last": 1, "min_keep": 1}
+RULES = {"keep_last": 2}
 
 
 @pytest.fixture
@@ -59,14 +57,8 @@ def two_backups(host: BackedUp) -> list[str]:
     return [one.id for one in host.manifests()]
 
 
-def run_and_die(host: BackedUp, monkeypatch: pytest.MonkeyPatch, phase: str = "", before: int = 0) -> Ended:
-    from tests.backup import hosts
-
-    monkeypatch.setenv("KILL_PHASE", phase)
-    monkeypatch.setenv("KILL_BEFORE", str(before))
-    with monkeypatch.context() as patched:
-        patched.setattr(hosts, "WORKER", KILLING + hosts.WORKER)
-        return host.run()
+def run_and_die(host: BackedUp, phase: str = "", before: int = 0) -> Ended:
+    return ended(host.start(prelude=f"phase, number = {phase!r}, {before}\n{KILLING}"))
 
 
 def whole(host: BackedUp) -> list[str]:
@@ -91,18 +83,14 @@ def recovers(host: BackedUp, before: list[str], when: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["sweep", "describe", "dump", "verify", "commit", "manifest", "retention"])
-def test_killed_at_the_beginning_of_a_phase(
-    host: BackedUp, two_backups: list[str], phase: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run_and_die(host, monkeypatch, phase=phase).code == -signal.SIGKILL
+def test_killed_at_the_beginning_of_a_phase(host: BackedUp, two_backups: list[str], phase: str) -> None:
+    assert run_and_die(host, phase=phase).code == -signal.SIGKILL
     recovers(host, two_backups, phase)
 
 
-def test_killed_before_any_change_of_the_file_system(
-    host: BackedUp, two_backups: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_before_any_change_of_the_file_system(host: BackedUp, two_backups: list[str]) -> None:
     number, before = 1, two_backups
-    while (died := run_and_die(host, monkeypatch, before=number)).code != 0:
+    while (died := run_and_die(host, before=number)).code != 0:
         assert died.code == -signal.SIGKILL, died.stderr
         recovers(host, before, f"before change {number}")
         before = [one.id for one in host.manifests()]

@@ -17,7 +17,7 @@ from backup.manifest import Manifest, Missing, seal, unseal
 from tests.backup.made import NOW, archive, manifest
 
 KEY = Secret("a key that is also kept elsewhere")
-MADE = manifest(1, NOW, notes={"paths": "/etc, /srv/ümlaut \"x\""}, versions={"tar": "1.34"})
+MADE = manifest(1, NOW, notes={"paths": '/etc, /srv/ümlaut "x"'}, versions={"tar": "1.34"})
 KEYS = pytest.mark.parametrize("key", [None, KEY], ids=["without a key", "with a key"])
 
 
@@ -62,7 +62,9 @@ def test_bytes_of_anybody_are_no_manifest(content: bytes) -> None:
         (Secret("another key"), KEY, "sealed with another key"),
     ],
 )
-def test_write_access_to_the_target_plants_nothing(sealed_with: Secret | None, read_with: Secret | None, said: str) -> None:
+def test_write_access_to_the_target_plants_nothing(
+    sealed_with: Secret | None, read_with: Secret | None, said: str
+) -> None:
     with pytest.raises(Damaged, match=said):
         unseal(seal(MADE, sealed_with), read_with, MADE.stored_name)
 
@@ -96,8 +98,6 @@ def test_the_seal_can_be_checked_by_hand(tmp_path: Path) -> None:
     """The command of the module's docstring, with plain tools."""
     file = tmp_path / "manifest.json"
     file.write_bytes(seal(MADE, KEY))
-    command = (
-        f'head -c -$(tail -n 2 {file} | wc -c) {file} | head -c -2 | openssl dgst -sha256 -hmac "{KEY.reveal()}"'
-    )
+    command = f'head -c -$(tail -n 2 {file} | wc -c) {file} | head -c -2 | openssl dgst -sha256 -hmac "{KEY.reveal()}"'
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert said.split()[-1] == json.loads(file.read_text())["seal"].partition(":")[2]

@@ -81,7 +81,9 @@ def test_next_run(history: History, now: str, expected: str, catches_up: bool) -
 
 
 def test_without_catch_up_a_missed_slot_is_let_go() -> None:
-    run = planned(Schedule("daily 03:00", catch_up=False), History(SEEN, at("2024-01-05 03:00")), at("2024-01-06 09:00"))
+    run = planned(
+        Schedule("daily 03:00", catch_up=False), History(SEEN, at("2024-01-05 03:00")), at("2024-01-06 09:00")
+    )
     assert shown(run.slot) == "01-07 03:00"
 
 
@@ -141,7 +143,9 @@ def test_an_hourly_job_runs_each_hour_of_both_nights() -> None:
 
 
 ZONES = st.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"])
-TEXTS = st.sampled_from(["daily 02:30", "hourly :20", "weekly sun 02:00", "monthly 1 00:30", "30 1,2,3 * * *", "0 */6 * * *"])
+TEXTS = st.sampled_from(
+    ["daily 02:30", "hourly :20", "weekly sun 02:00", "monthly 1 00:30", "30 1,2,3 * * *", "0 */6 * * *"]
+)
 
 
 @given(TEXTS, ZONES, st.floats(1.6e9, 2.0e9), st.floats(0, 40 * 86400), st.integers(0, 5))

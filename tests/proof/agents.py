@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.control import SOCKET_NAME, ask
-from tests.servers.process import LOOPBACK, ServerError, wait_until
+from tests.servers.process import ServerError, wait_until
 from tests.servers.vigilhost import ROOT, Vigilhost
 
 FEW_COLLECTORS = """\
@@ -28,7 +28,7 @@ class Agent(Vigilhost):
     """`wrapper` is a command line that runs the agent as its last words, with the same process id (`env`, `unshare`).
 
     `awaits_ready`: False to go on as soon as the process exists. `fixes_address`: False to leave `listen` to the
-    configuration.
+    configuration, in which PORT stands for the port.
     """
 
     def __init__(self, config: str = "{}", *options: str, wrapper: Sequence[str] = (), awaits_ready: bool = True,
@@ -39,7 +39,10 @@ class Agent(Vigilhost):
         self.fixes_address = fixes_address
 
     def command(self) -> list[str | Path]:
-        argv = [word for word in super().command() if self.fixes_address or not str(word).startswith("--listen=")]
+        argv = super().command()
+        if not self.fixes_address:
+            self.write_config(self.config.replace("PORT", str(self.port)))
+            argv = [word for word in argv if not str(word).startswith("--listen=")]
         return [*self.wrapper, *argv]
 
     def ready(self) -> bool:
@@ -103,7 +106,3 @@ def in_namespace_of(agent: Agent, *argv: str) -> None:
     """Run a command in the agent's mount namespace. Raise CalledProcessError when it fails."""
     user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
     subprocess.run(["nsenter", "-t", str(agent.pid), "-m", *user, "--", *argv], check=True, timeout=20)
-
-
-def address(port: int) -> str:
-    return f"{LOOPBACK}:{port}"

@@ -140,7 +140,10 @@ def _ask(history: History) -> None:
     _timed("max_over_time[1d]", lambda: querier.instant(f"max_over_time({name}[1d])", newest))
     _timed("rate[5m], newest", lambda: querier.instant(f"rate({cpu}[5m])", newest))
     _timed("30 d at 1 h", lambda: querier.range(name, newest - 30 * day, newest, 3_600_000))
-    _timed("30 d max_over_time[1h] at 1 h", lambda: querier.range(f"max_over_time({name}[1h])", newest - 30 * day, newest, 3_600_000))
+    _timed(
+        "30 d max_over_time[1h] at 1 h",
+        lambda: querier.range(f"max_over_time({name}[1h])", newest - 30 * day, newest, 3_600_000),
+    )
 
 
 def main() -> int:

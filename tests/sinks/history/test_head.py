@@ -80,7 +80,7 @@ def test_scale_applies_to_the_prometheus_name(tmp_path: Path) -> None:
 
 def test_up_is_there_while_ticks_come_and_absent_five_minutes_later(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    for second in range(0, 60):
+    for second in range(60):
         history.append(at(second, {"a": 1.0}))
     querier = history.querier()
     assert [s.labels for s in querier.instant("up == 1", (START_S + 59) * 1000).vector()] == [
@@ -195,7 +195,7 @@ def test_more_series_than_allowed_are_left_out_and_counted(tmp_path: Path) -> No
 
 def test_two_collectors_that_say_the_same_series_are_one(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    for second in range(0, 10):
+    for second in range(10):
         history.append(at(second, {"a": 1.0}, collector="first" if second < 5 else "second"))
     assert [second for second, _ in samples(history, "a")] == list(range(10))
     assert history.write()

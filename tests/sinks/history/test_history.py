@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,8 @@ from agent.core.clock import NS
 from agent.core.labels import Labels, Matcher, labels_of
 from agent.core.model import Group, Tag, Tick, counter, gauge
 from sinks.history.columns import ABSENT_BYTES
-from sinks.history.promql.storage import STALE, SelectHints
 from sinks.history.history import History
+from sinks.history.promql.storage import STALE, SelectHints
 from sinks.journal import Journal
 from tests.sinks.history.small import (
     PLACE,
@@ -78,10 +79,14 @@ class Naive:
 _GROUPS = {name: Group(name, [gauge("x", "value", "x", influx="x")], ["at"]) for name in ("one", "two")}
 
 
-@settings(max_examples=150)
+@settings(max_examples=1500)
 @given(_steps)
 @example([("tick", "one", 0, {"a": 1.0}, []), ("write",), ("tick", "one", 0, {"a": 2.0}, []), ("reopen",)])
 @example([("tick", "one", 1, {"a": 1.0}, []), ("reopen",), ("tick", "one", 1, {}, []), ("tick", "one", 1, {}, ["a"])])
+@example([
+    ("tick", "two", 0, {"a": 0.0}, []), ("tick", "two", 1, {"b": 0.0, "c": 0.0}, ["a"]),
+    ("tick", "two", 1, {"b": 0.0, "c": None}, []),
+])  # fmt: skip
 def test_history_is_what_a_naive_memory_of_the_ticks_is(steps: list[tuple[object, ...]]) -> None:
     naive = Naive()
     now = 0
@@ -137,6 +142,17 @@ def test_the_journal_gives_back_what_a_crash_took(tmp_path: Path) -> None:
     history.close()
 
 
+def test_a_long_journal_is_written_as_it_is_replayed(tmp_path: Path) -> None:
+    """The disk took nothing for a day: memory must not hold that day."""
+    history = opened(tmp_path)
+    assert history.rebuild(at(second, {"a": float(second)}) for second in range(0, 86_400, 20)) == 4320
+    status = history.status()
+    assert status.head_oldest_ms is not None
+    assert status.head_oldest_ms > START_MS + 80_000_000
+    assert [second for second, _ in samples(history, "a")] == list(range(0, 86_400, 20))
+    history.close()
+
+
 def filled(directory: Path) -> tuple[History, dict[Labels, dict[int, float]]]:
     """Two hours of two places, half of it on disk, and the same in a dictionary."""
     history = opened(directory)
@@ -189,10 +205,39 @@ def test_promql_over_history_is_promql_over_its_samples(tmp_path: Path, expr: st
     history.close()
 
 
+def test_a_query_never_sees_a_gap_while_memory_goes_to_disk(tmp_path: Path) -> None:
+    history = opened(tmp_path, head=60.0)
+    done = threading.Event()
+    torn: list[object] = []
+
+    def write() -> None:
+        while not done.is_set():
+            if not history.write():
+                torn.append(history.status().trouble)
+
+    def ask() -> None:
+        while not done.is_set():
+            known = [second for second, _ in samples(history, "a")]
+            if known != [second * 2.0 for second in range(len(known))]:
+                torn.append(known)
+
+    threads = [threading.Thread(target=write), threading.Thread(target=ask), threading.Thread(target=ask)]
+    for thread in threads:
+        thread.start()
+    for second in range(0, 6000, 2):
+        history.append(at(second, {"a": float(second), "b": 1.0}))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert torn == []
+    assert len(samples(history, "a")) == 3000
+    history.close()
+
+
 def test_labels_and_series_of_a_stretch_of_time(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    group = Group("net", [counter("rx", "bytes", "Bytes received.", prom="node_rx_bytes_total"),
-                          gauge("mtu", "bytes", "Largest packet.", influx="mtu")], [Tag("iface", "device")])  # fmt: skip
+    received = counter("rx", "bytes", "Bytes received.", prom="node_rx_bytes_total")
+    group = Group("net", [received, gauge("mtu", "bytes", "Largest packet.", influx="mtu")], [Tag("iface", "device")])
     for second in (0, 10):
         history.append(Tick((START_S + second) * NS, "net", [group.row(("eth0",), (second, 1500))]))
     assert history.write()
@@ -206,9 +251,13 @@ def test_labels_and_series_of_a_stretch_of_time(tmp_path: Path) -> None:
         assert history.label_names([Matcher("__name__", "=", "net_mtu")], *late) == [
             "__name__", "device", "instance", "job",
         ]  # fmt: skip
-        assert history.label_values("__name__", [Matcher("device", "!=", "")], *early) == ["net_mtu", "node_rx_bytes_total"]
+        assert history.label_values("__name__", [Matcher("device", "!=", "")], *early) == [
+            "net_mtu",
+            "node_rx_bytes_total",
+        ]
         shown = history.series([Matcher("device", "=", "eth0"), Matcher("__name__", "=~", "node_.+")], *early)
-        assert shown == [labels_of({"__name__": "node_rx_bytes_total", "device": "eth0", "instance": "host", "job": "node"})]
+        eth0 = {"__name__": "node_rx_bytes_total", "device": "eth0", "instance": "host", "job": "node"}
+        assert shown == [labels_of(eth0)]
         assert history.metadata()["node_rx_bytes_total"] == ("counter", "Bytes received.", "bytes")
         assert history.metadata()["net_mtu"] == ("gauge", "Largest packet.", "bytes")
         history.close()
@@ -219,10 +268,10 @@ def test_labels_and_series_of_a_stretch_of_time(tmp_path: Path) -> None:
 
 def test_a_label_that_is_no_utf8_survives(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    history.append(Tick(START_S * NS, "p", [PLACE.row(("/mnt/\udcff\"\\\n€",), (1.0,))]))
+    history.append(Tick(START_S * NS, "p", [PLACE.row(('/mnt/\udcff"\\\n€',), (1.0,))]))
     history.close()
     again = opened(tmp_path)
-    assert samples(again, "/mnt/\udcff\"\\\n€") == [(0, 1.0)]
+    assert samples(again, '/mnt/\udcff"\\\n€') == [(0, 1.0)]
     again.close()
 
 
@@ -240,7 +289,7 @@ def test_status_tells_what_there_is(tmp_path: Path) -> None:
     status = history.status()
     raw = status.tiers[0]
     assert raw.name == "raw"
-    assert raw.samples == sum(map(len, known.values())) + 7200 // 5
+    assert raw.samples == sum(map(len, known.values())) + 7200 // 15  # `up` comes with the Ticks
     assert (raw.oldest_ms, raw.newest_ms) == (START_MS, START_MS + 7_185_000)
     assert status.series == 3
     assert status.head_newest_ms == START_MS + 7_185_000

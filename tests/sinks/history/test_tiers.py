@@ -7,6 +7,7 @@ import random
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -199,7 +200,7 @@ def test_long_stretches_mix_tiers_and_stay_near(coarse: Recorded) -> None:
 
 
 def _naive(times: list[int], values: list[float], end: int) -> tuple[float, ...]:
-    resets = sum(a for a, b in zip(values, values[1:], strict=False) if b < a)
+    resets = sum(a for a, b in pairwise(values) if b < a)
     return (len(values), numbers.total(values), numbers.lowest(values), numbers.highest(values), values[0], values[-1],
             resets, end - times[0], end - times[-1])  # fmt: skip
 

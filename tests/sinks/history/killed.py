@@ -1,0 +1,29 @@
+"""A process that writes history until it is killed: `killed.py DIRECTORY FIRST_SECOND`.
+
+After each write that returned True it prints the last second that is now on disk. On its input `full N` and `free` set
+how many pages the file system it runs on has left; it answers with what the write returned.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.sinks.history.small import Clock, at, opened
+
+
+def main(directory: str, first: int) -> None:
+    clock = Clock()
+    history = opened(directory, clock)
+    second = first
+    while True:
+        for _ in range(97):
+            history.append(at(second, {"a": float(second), "b": 1.0, "c": second % 7 * 0.1}))
+            second += 10
+        clock.be_at(second)
+        if history.write():
+            sys.stdout.write(f"{second - 10}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,274 @@
+"""Whatever happens to the process, the disk or the file: history opens, and what was written is there."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agent.core.sqlite
+from sinks.history.history import FILE_NAME
+from sinks.history.schema import MIGRATIONS
+from tests.sinks.history.small import START_MS, Clock, at, opened, samples
+
+ROOT = Path(__file__).parents[3]
+ROUNDS = 20
+
+
+def test_what_was_written_survives_every_kill(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    written = first = 0
+    for _ in range(ROUNDS):
+        command = [sys.executable, "-m", "tests.sinks.history.killed", str(tmp_path), str(first)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
+            assert child.stdout is not None
+            for _ in range(rng.randrange(1, 6)):
+                line = child.stdout.readline()
+                assert line, "the child died by itself"
+                written = int(line)
+            select.select([child.stdout], [], [], rng.random() * 0.01)  # die anywhere within the next write
+            child.kill()
+            rest = child.stdout.read().split()  # it may have said more before it died
+            written = int(rest[-1]) if rest else written
+        history = opened(tmp_path)
+        known = samples(history, "a")
+        assert history.status().set_aside == ()
+        assert history.status().damaged_blocks == 0
+        assert [second for second, _ in known if second <= written] == list(range(0, written + 1, 10))
+        assert all(value == second for second, value in known)
+        first = int(known[-1][0]) + 10
+        history.close()
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_memory(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        command = ["unshare", "-m", sys.executable, "-m", "tests.sinks.history.filling", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+        assert done.stdout == "ok\n", done.stderr
+    else:
+        _a_full_file_is_held_in_memory(tmp_path)
+
+
+def test_a_file_that_cannot_grow_is_tried_again(tmp_path: Path) -> None:
+    _a_full_file_is_held_in_memory(tmp_path)
+
+
+def _a_full_file_is_held_in_memory(tmp_path: Path) -> None:
+    """SQLite's own limit on pages stands for the disk."""
+    rng = random.Random(5)
+    history = opened(tmp_path)
+    history.append(at(0, {"a": 0.0}))
+    assert history.write()
+    database = history._store.db
+    assert database is not None
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    for second in range(1, 600):
+        history.append(at(second, {"a": float(second), **{f"n{n}": rng.random() for n in range(20)}}))
+    assert not history.write()
+    assert "full" in history.status().trouble
+    assert [second for second, _ in samples(history, "a")] == list(range(600))
+    assert history.write(), "a new connection finds room"
+    history.close()
+    again = opened(tmp_path)
+    assert [second for second, _ in samples(again, "a")] == list(range(600))
+    again.close()
+
+
+def test_a_directory_that_is_not_there_yet_is_made_and_a_file_in_its_place_is_no_crash(tmp_path: Path) -> None:
+    opened(tmp_path / "deep" / "down").close()
+    assert (tmp_path / "deep" / "down" / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    (tmp_path / "file").write_text("not a directory")
+    history = opened(tmp_path / "file")
+    history.append(at(0, {"a": 1.0}))
+    assert not history.write()
+    assert samples(history, "a") == [(0, 1.0)]
+    assert history.status().trouble
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").mkdir()
+    assert history.write()
+    history.close()
+
+
+def test_a_file_that_opens_late_is_joined_with_what_memory_has(tmp_path: Path) -> None:
+    first = opened(tmp_path / "history")
+    first.append(at(0, {"a": 1.0}))
+    first.close()
+    (tmp_path / "history").rename(tmp_path / "elsewhere")
+    (tmp_path / "history").write_text("in the way")
+    history = opened(tmp_path / "history")
+    history.append(at(10, {"a": 2.0, "b": 2.0}))
+    (tmp_path / "history").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "history")
+    assert history.write()
+    for _ in range(2):
+        assert samples(history, "a") == [(0, 1.0), (10, 2.0)]
+        assert samples(history, "b") == [(10, 2.0)]
+        history.close()
+        history = opened(tmp_path / "history")
+    history.append(at(20, {"a": 3.0}))
+    assert samples(history, "a") == [(0, 1.0), (10, 2.0), (20, 3.0)]
+    history.close()
+
+
+def _hour(directory: Path) -> None:
+    history = opened(directory)
+    for second in range(0, 3600, 5):
+        history.append(at(second, {"a": float(second), "b": second % 17 * 0.3}))
+        if second % 600 == 0:
+            assert history.write()
+    history.close()
+
+
+GARBAGE = [b"", b"\0" * 5000, b"SQLite format 3\0" + b"\xff" * 9000, b"hello", b"\n" * 100]
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=["empty", "zeros", "header only", "text", "lines"])
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / FILE_NAME
+    file.write_bytes(content)
+    history = opened(tmp_path)
+    history.append(at(0, {"a": 1.0}))
+    assert history.write()
+    aside = history.status().set_aside
+    if content:
+        assert len(aside) == 1
+        assert Path(aside[0]).read_bytes() == content
+    else:
+        assert aside == ()
+    history.close()
+    again = opened(tmp_path)
+    assert samples(again, "a") == [(0, 1.0)]
+    again.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_file_damaged_anywhere_never_stops_history(tmp_path: Path, seed: int) -> None:
+    _hour(tmp_path)
+    file = tmp_path / FILE_NAME
+    rng = random.Random(seed)
+    content = bytearray(file.read_bytes())
+    if seed % 3 == 0:
+        del content[rng.randrange(len(content)) :]
+    else:
+        for _ in range(rng.choice((1, 20, 3000))):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+    history = opened(tmp_path)
+    querier = history.querier()
+    querier.instant("sum(max_over_time(place_x[1h]))", START_MS + 3_595_000)
+    querier.range("place_x", START_MS, START_MS + 3_600_000, 60_000)
+    for second in range(3600, 3700, 5):
+        history.append(at(second, {"a": float(second)}))
+    assert history.write() or history.write(), history.status().trouble
+    assert history.write(), history.status().trouble
+    history.status()
+    newest = [second for second, _ in samples(history, "a", start_s=3600)]
+    assert newest == list(range(3600, 3700, 5))
+    history.close()
+    again = opened(tmp_path)
+    assert [second for second, _ in samples(again, "a", start_s=3600)] == newest
+    again.close()
+
+
+def test_a_damaged_part_is_left_out_and_said_so(tmp_path: Path) -> None:
+    _hour(tmp_path)
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    (number,) = database.execute("SELECT id FROM part ORDER BY id LIMIT 1 OFFSET 3").fetchone()
+    database.execute("UPDATE part SET data = x'00112233' WHERE id = ?", (number,))
+    database.commit()
+    database.close()
+    history = opened(tmp_path)
+    answer = history.querier().instant("place_x[2h]", START_MS + 3_600_000)
+    assert 1200 <= sum(len(points.values) for points in answer.matrix()) < 1440
+    assert any("damaged" in warning for warning in answer.warnings)
+    assert history.status().damaged_blocks
+    history.close()
+
+
+def test_a_newer_file_is_left_alone_and_said_so(tmp_path: Path) -> None:
+    _hour(tmp_path)
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    history = opened(tmp_path)
+    history.append(at(4000, {"a": 1.0}))
+    assert not history.write()
+    assert samples(history, "a") == [(4000, 1.0)]
+    assert "newer version" in history.status().trouble
+    history.close()
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert not [name for name in os.listdir(tmp_path) if "corrupt" in name]
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    _hour(tmp_path)
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    database.execute("DROP TABLE metric")
+    database.execute("PRAGMA user_version = 1")
+    database.commit()
+    database.close()
+    history = opened(tmp_path)
+    assert [second for second, _ in samples(history, "a")] == list(range(0, 3600, 5))
+    assert history.metadata() == {}
+    history.append(at(3600, {"a": 1.0}))
+    history.close()
+    again = opened(tmp_path)
+    assert list(again.metadata()) == ["place_x"]
+    again.close()
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    assert database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    database.close()
+
+
+def test_a_write_that_fails_halfway_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = opened(tmp_path)
+    history.append(at(0, {"a": 1.0}))
+    assert history.write()
+    for second in range(1, 50):
+        history.append(at(second, {"a": float(second), "b": second * 0.5}))
+        history.append(at(second, {"c": float(second)}, collector="other"))
+    real = history._store.insert
+    calls = []
+
+    def failing(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(history._store, "insert", failing)
+    assert not history.write()
+    monkeypatch.undo()
+    assert history.write()
+    history.close()
+    again = opened(tmp_path)
+    assert [second for second, _ in samples(again, "a")] == list(range(50))
+    assert [second for second, _ in samples(again, "c")] == list(range(1, 50))
+    assert again.status().tiers[0].samples == 50 + 49 + 49 + 10
+    again.close()
+
+
+def test_two_histories_never_share_a_file_unnoticed(tmp_path: Path) -> None:
+    """The state directory's lock forbids it; should it happen all the same, nothing breaks."""
+    clock = Clock()
+    first, second = opened(tmp_path, clock), opened(tmp_path, clock)
+    first.append(at(0, {"a": 1.0}))
+    assert first.write()
+    second.append(at(5, {"a": 2.0}))
+    second.write()
+    assert agent.core.sqlite.file_bytes(str(tmp_path / FILE_NAME)) > 0
+    first.close()
+    second.close()
+    again = opened(tmp_path, clock)
+    assert samples(again, "a")[-1][1] in (1.0, 2.0)
+    again.close()
