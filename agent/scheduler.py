@@ -63,22 +63,18 @@ class Task:
     is_running: bool = False
     pause_until: float = 0.0  # monotonic; a missing source rests
     outcome: list[Reading | Failed] | BaseException | None = None
+    name: str = field(init=False)
+    interval_ns: int = field(init=False)
+    due_ns: int = 0  # the next slot and its share of the jitter
+    asleep_from_ns: int = 0  # before this the wall clock must have gone back; until due_ns there is nothing to do
 
-    @property
-    def name(self) -> str:
-        return self.collector.name
-
-    @property
-    def interval_ns(self) -> int:
-        return round(self.collector.interval * NS)
+    def __post_init__(self) -> None:
+        self.name = self.collector.name
+        self.interval_ns = round(self.collector.interval * NS)
 
     @property
     def timeout_s(self) -> float:
         return float(getattr(self.collector, "timeout", DEFAULT_TIMEOUT_S))
-
-    @property
-    def due_ns(self) -> int:
-        return self.next_ns + self.delay_ns
 
     def slot_at(self, now_ns: int) -> int:
         """The last slot at or before `now_ns`."""
@@ -88,6 +84,8 @@ class Task:
         """Make `slot_ns` the next slot."""
         self.next_ns = slot_ns
         self.delay_ns = random.randrange(self.jitter_ns) if self.jitter_ns else 0
+        self.due_ns = slot_ns + self.delay_ns
+        self.asleep_from_ns = self.due_ns - self.interval_ns - self.jitter_ns - NS
 
     def collect(self) -> None:
         """Run on a lane: keep readings or the exception in `outcome`, and what it cost."""
@@ -118,7 +116,7 @@ class Scheduler:
         self.last_slot_at = clock.monotonic()  # monotonic; the watchdog asks whether slots still come
         self._shared = Lane("collect")
         self._own: dict[str, Lane] = {}
-        self._sleeping: asyncio.Future[None] | None = None
+        self._sleeping: asyncio.Task[None] | None = None
         self._has_changed = False
         self._newly_missing: list[str] = []
 
@@ -133,6 +131,7 @@ class Scheduler:
             if task.next_ns == 0:
                 task.aim(now_ns // NS * NS)  # the first reading comes at once, not an interval from now
                 task.delay_ns = 0
+                task.due_ns = task.next_ns
         self.tasks = wanted
         self._has_changed = True
         if self._sleeping is not None:
@@ -153,9 +152,15 @@ class Scheduler:
             await self._sleep_to_next()
             now_ns = self._clock.wall_ns()
             self.last_slot_at = self._clock.monotonic()
-            due = [slot for task in self.tasks.values() if (slot := self._take_slot(task, now_ns)) is not None]
+            due = [
+                slot
+                for task in self.tasks.values()
+                if not task.asleep_from_ns <= now_ns < task.due_ns
+                and (slot := self._take_slot(task, now_ns)) is not None
+            ]
             if due:
-                self._fire(due)
+                # Once this task sleeps again: the lane then finds the interpreter free instead of waiting for it.
+                asyncio.get_running_loop().call_soon(self._fire, due)
 
     async def _sleep_to_next(self) -> None:
         """Until the nearest slot, a change of the tasks, or a minute (a stepped wall clock is seen by then)."""
@@ -164,13 +169,15 @@ class Scheduler:
         wait_s = min(60.0, max(0.0, (nearest - now_ns) / NS))
         self._has_changed = False
         until = self._clock.monotonic() + wait_s
-        self._sleeping = asyncio.ensure_future(self._clock.sleep_until(until))
+        me = self._sleeping = asyncio.current_task()  # a task of its own for each sleep would cost 60 us a second
         try:
-            await self._sleeping
+            await self._clock.sleep_until(until)
             self.loop_lag_s = self._clock.monotonic() - until
         except asyncio.CancelledError:
-            if not self._has_changed:
+            if not self._has_changed or me is None or me.uncancel():
                 raise
+        finally:
+            self._sleeping = None
 
     def _take_slot(self, task: Task, now_ns: int) -> tuple[Task, int] | None:
         """The slot the task should run for now, with its timetable moved on; None when it is not due or must skip."""
@@ -224,8 +231,8 @@ class Scheduler:
             jobs[job] = task
         batch = Batch(deque(jobs), lambda: call_soon(loop, self._finish, flight))
         flight = _Flight(lane, batch, jobs, slots)
-        lane.submit(batch)
         flight.watch = loop.call_later(min(job.timeout for job in jobs), self._look_after, flight)
+        lane.submit(batch)
 
     def _finish(self, flight: _Flight) -> None:
         """On the loop: every job of the batch is done."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -434,17 +431,3 @@ def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:
                 close()
 
     return generate()
-
-
-def make_scratch(path: str, owner: tuple[int, int] | None) -> None:
-    """An empty private directory, whatever a killed run left there. Raise BackupError."""
-    try:
-        if os.path.lexists(path):
-            if not stat.S_ISDIR(os.lstat(path).st_mode):
-                raise BackupError(f"{path}: is in the way; remove it")
-            shutil.rmtree(path)
-        os.makedirs(path, mode=0o700)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(path, *owner)
-    except OSError as error:
-        raise BackupError(f"{path}: {(error.strerror or str(error)).lower()}") from error

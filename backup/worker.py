@@ -10,18 +10,18 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.core.clock import NS, Clock, SystemClock
-from backup.children import Guard, program, user_ids
+from backup.children import Guard, program
 from backup.errors import BackupError
 from backup.job import Job, Limits, check_job_name
 from backup.redact import Redactor, secrets_in
 from backup.relay import write_all
-from backup.run import Run, make_scratch
+from backup.run import Run
+from backup.workspace import workspace
 
 OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
 EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have this name
@@ -41,15 +41,10 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
                 lines.put(_refusal(job, "busy", f"{job.name}: runs already; wait for it to end"))
                 return BUSY
             _be_kind(job.limits)
-            scratch = os.path.join(state_dir, "scratch", job.name)
-            # A process of the user must be able to reach the file that it is told of.
-            make_scratch(scratch, user_ids(job.user) if job.user else None)
-            try:
+            with workspace(state_dir, job.name, job.user) as scratch:
                 run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard)
                 with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
                     result = run.execute()
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
     except (BackupError, ValueError) as error:
         result = _refusal(job, "fail", str(error))
     finally:

@@ -85,11 +85,12 @@ def parse_unix(text: bytes) -> tuple[int, int]:
     return datagrams, len(types) - datagrams
 
 
-_SOCK_DIAG_BY_FAMILY = 20
+_TCPDIAG_GETSOCK = 18  # the older request: one dump for IPv4 and IPv6, half the time of two SOCK_DIAG_BY_FAMILY
 _NLM_F_REQUEST_DUMP = 0x301
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_REQUEST = struct.Struct("=BBBBI48x")  # family, protocol, extensions, padding, states, socket id
+_REQUEST = struct.Struct("=BBBB48xII")  # of inet_diag_req: family, lengths, extensions; socket id; states, id
+_ALL_STATES = 0xFFFFFFFF
 _MESSAGE = struct.Struct("=xB54xII")  # of inet_diag_msg: state, receive queue, send queue
 
 
@@ -120,12 +121,10 @@ def ask_kernel(max_sockets: int) -> TcpCount:
     count = TcpCount()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 4) as diag:  # NETLINK_SOCK_DIAG
         diag.settimeout(5.0)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
-            length = _HEADER.size + len(body)
-            diag.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body)
-            while not parse_diag(diag.recv(65536), count):
-                _check(count, max_sockets)
+        body = _REQUEST.pack(socket.AF_INET, 0, 0, 0, _ALL_STATES, 0)
+        diag.send(_HEADER.pack(_HEADER.size + len(body), _TCPDIAG_GETSOCK, _NLM_F_REQUEST_DUMP, 1, 0) + body)
+        while not parse_diag(diag.recv(65536), count):
+            _check(count, max_sockets)
     return count
 
 

@@ -71,7 +71,10 @@ class Delivery:
         while (newest_ns := await self._live.deliver()) is not None:
             self.stats.dropped_values = self._live.encoder.dropped_values + self._drain.encoder.dropped_values
             self.stats.latency_s = max(0.0, (self._clock.wall_ns() - newest_ns) / NS)
-            age_s = self._live.must_reader.lag().oldest_age_s
+            left = self._live.must_reader.lag()
+            if not left.records:
+                return  # asking once more would cost two thread hops a flush
+            age_s = left.oldest_age_s
             if age_s > max(BACKLOG_AGE_S, 6 * self._sink.flush_interval) and self._drain.reader is None:
                 log.info("sink.backlog", sink=self.name, age_s=round(age_s))
                 self._drain.reader = self._live.must_reader.fork(self._backlog_name)

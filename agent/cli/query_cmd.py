@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -107,6 +108,17 @@ def complain(expression: str, error: AskError) -> NoReturn:
     sys.exit(EXIT_BAD_QUESTION if error.is_wrong else 1)
 
 
+def names_apart(series: Sequence[Labels]) -> list[str]:
+    """Each series as PromQL writes it, where there are several without the labels that all of them share."""
+    if len(series) < 2:
+        return [written_series(labels) for labels in series]
+    shared = set(series[0]).intersection(*series[1:])
+    return [
+        written_series(tuple(pair for pair in labels if pair not in shared or pair[0] == METRIC_NAME))
+        for labels in series
+    ]
+
+
 def written_series(labels: Labels) -> str:
     """The series as PromQL writes it: node_load1{job="node"}."""
     inside = ", ".join(f"{name}={quote(value)}" for name, value in without_name(labels))
@@ -145,6 +157,7 @@ def _as_table(result: Result) -> None:
         click.echo(repr(result.vector()[0].value).removesuffix(".0"))
     elif result.kind == "matrix":
         table = Table("series", "points", "first", "min", "avg", "max", "last", box=None, header_style="bold")
+        table.columns[0].overflow = "fold"
         for column in table.columns[1:]:
             column.justify = "right"
         for points in result.matrix():
@@ -154,7 +167,7 @@ def _as_table(result: Result) -> None:
         _print_table(console, table)
     else:
         table = Table("series", "value", box=None, header_style="bold")
-        table.columns[1].justify = "right"
+        table.columns[0].overflow, table.columns[1].justify = "fold", "right"
         for sample in result.vector():
             table.add_row(Text(written_series(sample.labels)), repr(sample.value).removesuffix(".0"))
         _print_table(console, table)
@@ -172,13 +185,17 @@ def _as_chart(result: Result) -> None:
         raise click.UsageError("a text cannot be drawn")
     console = Console()
     rows = _rows(result)
+    names = names_apart([row.labels for row in rows])
     if not rows:
         click.echo("nothing: no series has a value there", err=True)
     elif result.kind != "matrix":
-        for text in bar_chart([(written_series(row.labels), row.values[0]) for row in rows], console.width):
+        for text in bar_chart(list(zip(names, (row.values[0] for row in rows), strict=True)), console.width):
             console.print(text, no_wrap=True)
     else:
-        drawn = [Line(written_series(row.labels), row.times_ms, row.values) for row in rows[:_CHART_LINES]]
+        drawn = [
+            Line(name, row.times_ms, row.values)
+            for name, row in zip(names[:_CHART_LINES], rows[:_CHART_LINES], strict=True)
+        ]
         for text in line_chart(drawn, console.width, _CHART_HEIGHT):
             console.print(text, no_wrap=True, crop=False)
         for at, line in enumerate(drawn):

@@ -29,11 +29,11 @@ class BusyError(Exception):
 
 
 class Desk:
-    """Answers questions on worker threads. Use it from one event loop."""
+    """Answers questions on worker threads; `waiting` counts people's, the running one too. Use it from one loop."""
 
     def __init__(self, most_waiting: int = MOST_WAITING) -> None:
         self._most_waiting = most_waiting
-        self._waiting = 0
+        self.waiting = 0
         self._people = _Counter("query", _NICE)
         self._rules = _Counter("rule-query", 0)
 
@@ -45,13 +45,13 @@ class Desk:
         """
         if is_rule:
             return await self._rules.ask(work, deadline_s)
-        if self._waiting >= self._most_waiting:
-            raise BusyError(f"{self._waiting} queries are waiting already; ask again in a moment")
-        self._waiting += 1
+        if self.waiting >= self._most_waiting:
+            raise BusyError(f"{self.waiting} queries are waiting already; ask again in a moment")
+        self.waiting += 1
         try:
             return await self._people.ask(work, deadline_s)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def close(self) -> None:
         """Let the threads go once they have nothing to do."""

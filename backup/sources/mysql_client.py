@@ -79,9 +79,10 @@ class Client:
 
     def rows(self, sql: str, database: str | None = None, *, before: str = "", work: Work | None = None,
              kind: type[BackupError] = SourceFailed) -> list[list[str | None]]:  # fmt: skip
-        """What a statement answers. `before`: statements without an answer, said first. Raise `kind` with the server's words."""
+        """What a statement answers. `before`: statements without an answer, run first. Raise `kind`."""
+        sql = f"{before}; {sql}" if before else sql
         step = self.step("mariadb", "--batch", "--skip-column-names", "--default-character-set=utf8mb4",
-                         *([f"--database={database}"] if database is not None else []), f"--execute={f'{before}; {sql}' if before else sql}")  # fmt: skip
+                         *([f"--database={database}"] if database is not None else []), f"--execute={sql}")  # fmt: skip
         done = (work or self._work).run(*step.argv, kind=kind).decode("utf-8", "replace")
         return [cells(line) for line in done.split("\n") if line]
 

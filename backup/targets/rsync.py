@@ -58,8 +58,8 @@ def _check_user(text: str) -> None:
 
 
 def _check_path(text: str) -> None:
-    if not _PLAIN_PATH.fullmatch(text) or text.startswith("-") or ".." in text.split("/"):
-        raise ValueError("is not a plain path; use letters, digits and _./@%+=~,- and leave out ..")
+    if not _PLAIN_PATH.fullmatch(text) or not text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("is not a plain absolute path; use letters, digits and _./@%+=~,- and leave out ..")
 
 
 @dataclass(slots=True)
@@ -71,7 +71,9 @@ class Rsync:
 
     host: str = required("Host.", check=_check_host, example="backup.example.org")
     path: str = required(
-        "Directory over there, which must exist; with rrsync as it sees it.", check=_check_path, example="/srv/backup"
+        "Directory over there, which must exist; / is where rrsync keeps the account.",
+        check=_check_path,
+        example="/srv/backup",
     )
     user: str | None = option(None, "User over there; null: as ssh decides.", check=_check_user, example="web1")
     port: int = option(22, "Port of ssh.", minimum=1, maximum=65535)
@@ -180,7 +182,7 @@ class Rsync:
         rules = [f"--include=/{'/'.join(words[:count])}/" for count in range(1, len(words) + 1)]
         # What the caller leaves out comes first: the first rule that matches decides.
         only = [*rules, f"--include=/{prefix}/**", "--exclude=*"] if prefix else []
-        output = self._retry([*how, *only, "--list-only", "--", f"{self._far('')}/"], self.deadline)
+        output = self._retry([*how, *only, "--list-only", "--", f"{self._far('').rstrip('/')}/"], self.deadline)
         for line in output.splitlines():
             match = _LISTED.fullmatch(line)
             if match is not None and match[2] != "." and (not prefix or match[2].startswith(f"{prefix}/")):
@@ -188,7 +190,7 @@ class Rsync:
 
     def _read_ahead(self, prefix: str) -> None:
         with self._private() as directory:
-            source = self._far(prefix) if prefix else self._far("")
+            source = self._far(prefix).rstrip("/")
             only = ("--exclude=.*", "--include=*/", f"--include={FILE_NAME}", "--exclude=*")
             self._retry(["--recursive", "--prune-empty-dirs", *only, f"--max-size={MOST_BYTES}", "--",
                          f"{source}/", f"{directory}/"], self.deadline)  # fmt: skip
@@ -211,7 +213,7 @@ class Rsync:
             rules = [f"--filter=R {pattern}" for pattern in at_risk]
             try:
                 self._retry(["--recursive", "--delete", f"--max-delete={len(at_risk)}", *rules, "--filter=P *", "--",
-                             f"{empty}/", f"{self._far(base)}/"], self.deadline)  # fmt: skip
+                             f"{empty}/", f"{self._far(base).rstrip('/')}/"], self.deadline)  # fmt: skip
             except TargetFailed as error:
                 if not _ABSENT.search(str(error)):
                     raise
@@ -224,8 +226,11 @@ class Rsync:
     def _far(self, name: str) -> str:
         """A path over there, as rsync takes it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        path = "/".join(word for word in (self.path.rstrip("/") or "/", name) if word).replace("//", "/")
+        path = self._path(name)
         return f"{self.user}@{host}:{path}" if self.user else f"{host}:{path}"
+
+    def _path(self, name: str) -> str:
+        return f"{self.path.rstrip('/')}/{name}".rstrip("/") or "/"
 
     def _shown(self, name: str) -> str:
         return f"rsync {self._far(name)}"
@@ -333,9 +338,9 @@ class _RsyncUpload:
             [*place._sending(), f"--partial-dir={PARTIAL}", "--", self._path, place._far(part)], place.deadline
         )
         # With --checksum the other side reads what it has; only if that is the same it becomes a link, which is the
-        # renaming that rsync can do. Meanwhile nothing is sent.
+        # renaming that rsync can do. Meanwhile nothing is sent. An absolute path is the one that rrsync understands.
         quiet = place.timeout + self._size / _HASHED_PER_S
-        said = place._retry([*place._sending(), "--checksum", "--ignore-existing", f"--link-dest={PART}", "-ii", "--",
+        said = place._retry([*place._sending(), "--checksum", "--ignore-existing", f"--link-dest={place._path(part).rpartition('/')[0]}", "-ii", "--",
                              self._path, place._far(self._name)], place.deadline, quiet).split("\n")  # fmt: skip
         how = next((line[:2] for line in said if line[1:2] == "f"), "")
         if how in ("", ".f"):

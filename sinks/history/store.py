@@ -68,7 +68,6 @@ class Store:
         self.set_aside: list[str] = []
         self.trouble = ""
         self.is_suspect = False  # a reader met damage that only another file cures
-        self.is_newer = False
         self.damaged_blocks = 0
         self._next_block = 1
         self._next_layout = 1
@@ -84,10 +83,7 @@ class Store:
         """Open the file; the last time on disk of each source by name. Raise StoreError."""
         try:
             opened = sqlite.open_database(self.path, MIGRATIONS, page_bytes=PAGE_BYTES, label="history")
-        except sqlite.NewerSchemaError as error:
-            self.is_newer = True
-            raise StoreError(str(error)) from error
-        except sqlite.UnavailableError as error:
+        except (sqlite.NewerSchemaError, sqlite.UnavailableError) as error:
             raise StoreError(str(error)) from error
         if opened.set_aside:
             self._told_aside(opened.set_aside)

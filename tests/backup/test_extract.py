@@ -85,6 +85,7 @@ def unpacked(directory: Path, *members: tuple[tarfile.TarInfo, bytes], allow: st
 
 
 GOOD = member("good", b"kept")
+DIRECTORY = member("x/", type=tarfile.DIRTYPE)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ GOOD = member("good", b"kept")
         pytest.param([link("out", "..", tarfile.LNKTYPE)], "has ..", id="a hard link out"),
         pytest.param([link("out", "/etc/passwd", tarfile.LNKTYPE)], "absolute path", id="an absolute hard link"),
         pytest.param([link("out", "nothing", tarfile.LNKTYPE)], "not there", id="a hard link to nothing"),
-        pytest.param([member("x/", type=tarfile.DIRTYPE), link("h", "x", tarfile.LNKTYPE)], "no file", id="to a directory"),
+        pytest.param([DIRECTORY, link("h", "x", tarfile.LNKTYPE)], "no file", id="to a directory"),
         pytest.param([link("s", "good"), link("h", "s", tarfile.LNKTYPE)], "no file", id="a hard link to a link"),
         pytest.param([member("sda", type=tarfile.BLKTYPE)], "is a device", id="a block device"),
         pytest.param([member("null", type=tarfile.CHRTYPE)], "is a device", id="a character device"),
@@ -245,9 +246,13 @@ class Breaks(Exception):
 
 
 def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(Breaks), fresh(str(tmp_path / "to"), force=False) as staging:
-        Path(staging, "half").touch()
-        raise Breaks
+    def break_off() -> None:
+        with fresh(str(tmp_path / "to"), force=False) as staging:
+            Path(staging, "half").touch()
+            raise Breaks
+
+    with pytest.raises(Breaks):
+        break_off()
     assert os.listdir(tmp_path) == []
 
 

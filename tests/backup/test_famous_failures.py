@@ -40,7 +40,7 @@ def test_pg_dump_of_no_database_piped_into_a_compressor_exits_0_with_20_bytes(ho
     assert (shell.returncode, len(shell.stdout)) == (0, 20)  # what a cron script takes for a backup
     step = Step(("pg_dump", "-h", "/nonexistent", "nosuchdb"))
     kept = Kept()
-    with pytest.raises(SourceFailed, match="pg_dump exited 1: .*No such file"):
+    with pytest.raises(SourceFailed, match=r"pg_dump exited 1: .*No such file"):
         record(Stream("nosuchdb", "sql", (step,)), {"kept": kept}, Settings(Compression()), host.work())
     assert not kept.is_finished
 

@@ -102,7 +102,7 @@ def test_programs_joined_by_pipes(work: Work) -> None:
     [
         pytest.param((sh("exit 3"), Step(("cat",))), "sh exited 3", id="the first of them fails"),
         pytest.param((sh("echo x"), sh("cat; exit 4")), "sh exited 4", id="the last of them fails"),
-        pytest.param((Step(("yes",)), sh("echo broke >&2; exit 5")), "sh exited 5: broke", id="not the one that was cut off"),
+        pytest.param((Step(("yes",)), sh("echo broke >&2; exit 5")), "sh exited 5: broke", id="not who was cut off"),
         pytest.param((sh("kill -TERM $$"),), "was ended by SIGTERM", id="a signal is a failure"),
         pytest.param((Step(("nosuchprogram",)),), "no such program", id="a program that is not there"),
     ],
@@ -167,7 +167,7 @@ def test_the_plain_bytes_are_checked_on_the_way(
 
 
 def test_a_recipient_that_age_refuses_is_an_error(work: Work, content: Stream) -> None:
-    with pytest.raises(SourceFailed, match="age exited 1: .*malformed recipient"):
+    with pytest.raises(SourceFailed, match=r"age exited 1: .*malformed recipient"):
         record(content, {"kept": Kept()}, Settings(Compression(), ("age1nonsense",)), work)
 
 
@@ -181,7 +181,7 @@ def test_a_decoder_hears_all_of_it_and_tells_what_was_found(work: Work) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not zstd", b"\x28\xb5\x2f\xfd"])
 def test_what_is_not_compressed_right_is_damaged(work: Work, content: bytes) -> None:
-    with pytest.raises(Damaged, match="zstd exited 1"):
+    def decode() -> None:
         decoder = Decoder(decode_steps(Coding("zstd"), None), lambda plain: os.read(plain, 1), work)
         try:
             decoder.write(content)
@@ -189,9 +189,12 @@ def test_what_is_not_compressed_right_is_damaged(work: Work, content: bytes) -> 
         finally:
             decoder.abort()
 
+    with pytest.raises(Damaged, match="zstd exited 1"):
+        decode()
+
 
 def test_an_encrypted_archive_needs_a_key() -> None:
-    with pytest.raises(Refused, match="encryption.identity"):
+    with pytest.raises(Refused, match="name a file with a private key"):
         decode_steps(Coding("zstd", ("age1x",)), None)
 
 
@@ -214,7 +217,7 @@ def test_recipients_are_public_keys(text: str, said: str) -> None:
 
 def test_a_guard_ends_what_runs_and_what_would_be_started_later(work: Work) -> None:
     guard = Guard(0.2, "the test")
-    with pytest.raises(Stopped, match="the test did not end within 0.2 s"):
+    with pytest.raises(Stopped, match="the test did not end within"):
         run(sh(f"sleep {ASLEEP}; true"), guard, Redactor())
     assert not running(f"sleep {ASLEEP}")
     with pytest.raises(Stopped):

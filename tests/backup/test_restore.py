@@ -102,8 +102,8 @@ def test_without_the_key_an_encrypted_archive_is_hashed_but_not_restored(host: B
     assert (found.problems, found.manifest.level) == ((), 2)  # decoded when it was made, and the same bytes now
     with pytest.raises(Refused, match="private key"):
         restored({"host": host, "source": built_source(job), "identity": None}, tmp_path / "to")
-    with pytest.raises(Damaged, match="age exited 1: .*no identity matched"):
-        wrong = str(age_key(host, "wrong.key")[1])
+    wrong = str(age_key(host, "wrong.key")[1])
+    with pytest.raises(Damaged, match=r"age exited 1: .*no identity matched"):
         restored({"host": host, "source": built_source(job), "identity": wrong}, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 

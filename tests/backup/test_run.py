@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from agent.core.secrets import Secret
+from backup.source import Work
+from backup.workspace import workspace
 from tests.backup.hosts import BackedUp, age_key, command_job, ended, script
 from tests.servers.process import wait_until
 from tests.servers.programs import need
@@ -76,7 +78,8 @@ def test_a_target_that_is_full_fails_alone_and_keeps_what_it_had(host: BackedUp)
     host.job(compression={"program": "none"}, targets={
         "tiny": {**LOCAL, "path": str(tiny)}, "store": {**LOCAL, "path": str(host.store)}})  # fmt: skip
     grow = f"head -c 1000000 /dev/urandom > {host.source}/big"
-    inside = f'"$@" > {host.directory}/first; {grow}; "$@" > {host.directory}/second; find {tiny} -type f > {host.directory}/left'
+    to = host.directory
+    inside = f'"$@" > {to}/first; {grow}; "$@" > {to}/second; find {tiny} -type f > {to}/left'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", TINY, "sh", str(tiny), "sh", "-c", inside, "sh", *host.argv()],
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"]}, timeout=60, check=False,
@@ -262,6 +265,25 @@ def test_a_job_runs_its_programs_as_its_user(host: BackedUp) -> None:
     assert host.run().code == 0
     (made,) = host.manifests()
     assert (host.store / made.archives[0].stored).read_text() == "nobody\n"
+
+
+def test_the_user_of_a_job_can_use_its_scratch_directory_and_nobody_else(host: BackedUp) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    work = host.work()
+    leftovers = []
+    for user in ("nobody", None):
+        with workspace(str(host.directory / "state"), "job", user) as scratch:
+            assert stat.S_IMODE(os.stat(scratch).st_mode) == 0o700
+            Work(scratch, work.guard, work.redact, user).run("touch", f"{scratch}/file")
+            assert os.listdir(scratch) == ["file"]
+            leftovers.append(scratch)
+            os.mkdir(f"{scratch}.killed", mode=0o700)
+        assert not os.path.exists(scratch)
+    assert leftovers[0].startswith("/var/tmp/vigilhost.job.")
+    assert leftovers[1].startswith(str(host.directory))
+    with workspace(str(host.directory / "state"), "job", "nobody"):
+        assert not os.path.exists(f"{leftovers[0]}.killed")
 
 
 def test_a_user_that_does_not_exist_is_an_error(host: BackedUp) -> None:

@@ -89,7 +89,8 @@ def test_a_killed_daemon_takes_the_run_along(host: BackedUp) -> None:
     daemon = f"""
 import asyncio
 from backup.runner import ChildRunner
-runner = ChildRunner([{sys.executable!r}, "-c", {WORKER!r}, {str(host.directory)!r}], {{"PYTHONPATH": {str(REPOSITORY)!r}}})
+argv = [{sys.executable!r}, "-c", {WORKER!r}, {str(host.directory)!r}]
+runner = ChildRunner(argv, {{"PYTHONPATH": {str(REPOSITORY)!r}}})
 asyncio.run(runner.run("job", lambda event: None, 600))
 """
     started = subprocess.Popen([sys.executable, "-c", daemon], env={"PYTHONPATH": str(REPOSITORY)})

@@ -60,23 +60,28 @@ def test_zones_are_those_of_the_host() -> None:
 
 
 SEEN = at("2024-01-01 00:00")
+NEW = History(SEEN)
+DONE = NEW.succeeded(at("2024-01-05 03:00"))
 
 
 @pytest.mark.parametrize(
     ("history", "now", "expected", "catches_up"),
     [
-        pytest.param(History(SEEN), "2024-01-01 00:00", "01-01 03:00", False, id="a new job waits for its first slot"),
-        pytest.param(History(SEEN, at("2024-01-05 03:00")), "2024-01-05 04:00", "01-06 03:00", False, id="then the next"),
-        pytest.param(History(SEEN, at("2024-01-05 03:00")), "2024-01-06 03:00", "01-06 03:00", False, id="a slot is due when it comes"),
-        pytest.param(History(SEEN, at("2024-01-05 03:00")), "2024-01-06 09:00", "01-06 03:00", True, id="a missed slot is made up for"),
-        pytest.param(History(SEEN, at("2024-01-05 03:00")), "2024-01-19 09:00", "01-19 03:00", True, id="once, by the newest"),
-        pytest.param(History(at("2024-01-06 04:00")), "2024-01-06 09:00", "01-07 03:00", False, id="nothing before the job was known was missed"),
-        pytest.param(History(SEEN, at("2024-01-06 03:00")), "2024-01-06 02:30", "01-07 03:00", False, id="a clock set back repeats nothing"),
-        pytest.param(History(SEEN, at("2031-01-06 03:00")), "2024-01-06 02:30", "01-06 03:00", False, id="a stamp of a far future is not believed"),
+        pytest.param(NEW, "01-01 00:00", "01-01 03:00", False, id="a new job waits for its first slot"),
+        pytest.param(DONE, "01-05 04:00", "01-06 03:00", False, id="then for the next"),
+        pytest.param(DONE, "01-06 03:00", "01-06 03:00", False, id="a slot is due when it comes"),
+        pytest.param(DONE, "01-06 09:00", "01-06 03:00", True, id="a missed slot is made up for"),
+        pytest.param(DONE, "01-19 09:00", "01-19 03:00", True, id="once, by the newest"),
+        pytest.param(History(at("2024-01-06 04:00")), "01-06 09:00", "01-07 03:00", False,
+                     id="nothing before the job was known was missed"),
+        pytest.param(NEW.succeeded(at("2024-01-06 03:00")), "01-06 02:30", "01-07 03:00", False,
+                     id="a clock set back repeats nothing"),
+        pytest.param(NEW.succeeded(at("2031-01-06 03:00")), "01-06 02:30", "01-06 03:00", False,
+                     id="a stamp of a far future is not believed"),
     ],
 )  # fmt: skip
 def test_next_run(history: History, now: str, expected: str, catches_up: bool) -> None:
-    run = planned(Schedule("daily 03:00"), history, at(now))
+    run = planned(Schedule("daily 03:00"), history, at(f"2024-{now}"))
     assert (shown(run.slot), run.is_catch_up, run.attempt) == (expected, catches_up, 1)
 
 

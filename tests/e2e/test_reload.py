@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -37,6 +38,14 @@ def seen(agent: Agent, measurement: str) -> list[int]:
     return slots(printed_points(agent.log.rpartition("\n")[0]), measurement)
 
 
+def has_reloaded(agent: Agent, times: int) -> bool:
+    return agent.log.count("agent.reloaded") == times
+
+
+def has_more_than(agent: Agent, slots_seen: int) -> bool:
+    return len(seen(agent, "mem")) > slots_seen
+
+
 def metric(agent: Agent, name: str) -> float:
     (line,) = [line for line in agent.metrics().splitlines() if line.startswith(f"{name} ")]
     return float(line.split()[1])
@@ -53,11 +62,10 @@ def test_what_did_not_change_misses_no_slot_and_what_did_changes(agent: Agent, h
         agent.write_config(CONFIG.replace("net: {interval: 1s}", f"net: {{interval: {interval}}}"))
         if how == "SIGHUP":
             agent.signal(signal.SIGHUP)
-            wait_until(lambda t=turn: agent.log.count("agent.reloaded") == t + 1, "the reload")
+            wait_until(partial(has_reloaded, agent, turn + 1), "the reload")
         else:
             assert agent.ask("reload")["unchanged"] == 3
-        before = seen(agent, "mem")[-1] if seen(agent, "mem") else 0
-        wait_until(lambda b=before: seen(agent, "mem")[-1:] > [b], "the next slot")
+        wait_until(partial(has_more_than, agent, len(seen(agent, "mem"))), "the next slot")
     agent.write_config(CONFIG.replace("net: {interval: 1s}", "net: {interval: 2s}"))
     done = agent.cli("reload", "--state-dir", str(agent.state_dir))
     assert done.returncode == 0, done.stderr

@@ -43,9 +43,9 @@ _PIECES = [
 
 
 def mutated(text: str, rng: random.Random) -> bytes:
-    """The text with one to four things done to it: cut, doubled, swapped, replaced, sprinkled with noise."""
+    """The text with one to three things done to it: cut, doubled, swapped, replaced, sprinkled with noise."""
     raw = bytearray(text.encode())
-    for _ in range(rng.randrange(1, 5)):
+    for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(raw) + 1)
         end = min(len(raw), at + rng.choice([1, 2, 5, 20, 200]))
         match rng.randrange(7):

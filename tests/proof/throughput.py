@@ -137,6 +137,6 @@ def rate(store: VictoriaMetrics, seconds: int) -> str:
     found = _count(store, '{host="burst"}', seconds + 600)
     assert found == values, f"{found} of {values} values are in the store"
     return (
-        f"journal, encode, gzip, POST: {values / took_s / 1000:.0f} k values/s ({values / _FIELDS / took_s / 1000:.1f} k "
-        f"lines/s of {_FIELDS} values), {values} values counted in VictoriaMetrics"
+        f"journal, encode, gzip, POST: {values / took_s / 1000:.0f} k values/s, "
+        f"{values / _FIELDS / took_s / 1000:.0f} k lines/s; all {values} values counted in VictoriaMetrics"
     )

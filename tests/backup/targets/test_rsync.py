@@ -45,7 +45,7 @@ class Far:
 
     def options(self, **more: Any) -> dict[str, Any]:
         server = self.server
-        return {"host": LOOPBACK, "port": server.port, "path": ".", "user": server.login, "identity": str(server.key),
+        return {"host": LOOPBACK, "port": server.port, "path": "/", "user": server.login, "identity": str(server.key),
                 "known_hosts": str(server.known_hosts), "spool": str(self.spool), **more}  # fmt: skip
 
     def target(self, **more: Any) -> Rsync:
@@ -90,7 +90,7 @@ def test_it_keeps_what_a_target_promises(other: Far, holds: Callable[[Target], N
 
 
 def test_backups_are_kept_by_the_rules_and_come_back(host: BackedUp, other: Far, tmp_path: Path) -> None:
-    keeps_two_and_restores(host, other.entry(sentinel="DISK") | {"sentinel": None}, tmp_path / "to")
+    keeps_two_and_restores(host, other.entry(), tmp_path / "to")
     assert not any(".part" in name for name in other.files())
     assert os.listdir(other.spool) == []
 
@@ -194,7 +194,7 @@ def test_every_deletion_names_its_files_and_how_many_may_go(other: Far, monkeypa
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"path": "missing"}, "No such file"),
+        ({"path": "/missing"}, "No such file"),
         ({"sentinel": "DISK"}, "has no file DISK; mount the disk"),
         ({"known_hosts": "/dev/null"}, "Host key verification failed"),
         ({"identity": "/dev/null"}, "Permission denied"),

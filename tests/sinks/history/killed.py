@@ -1,7 +1,6 @@
 """A process that writes history until it is killed: `killed.py DIRECTORY FIRST_SECOND`.
 
-After each write that returned True it prints the last second that is now on disk. On its input `full N` and `free` set
-how many pages the file system it runs on has left; it answers with what the write returned.
+After each write that returned True it prints the last second that is now on disk.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 
 from agent.core.clock import NS, FakeClock
-from agent.core.labels import Labels, Matcher, value_of
+from agent.core.labels import Labels, Matcher
 from agent.core.model import Failed, Group, Tick, Value, gauge
 from sinks.history.history import History
 from sinks.history.options import HistoryOptions
@@ -86,7 +86,3 @@ def in_memory(series: Mapping[Labels, Mapping[int, float]]) -> Engine:
 
 def as_array(values: Iterable[float]) -> array[float]:
     return array("d", values)
-
-
-def label(labels: Labels, name: str) -> str:
-    return value_of(labels, name)
