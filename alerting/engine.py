@@ -138,8 +138,11 @@ class Engine:
         self.groups = loaded
 
     def restore(self, saved: Mapping[str, Sequence[Instance]], seen_at: float | None, at: float) -> None:
-        """Before the first `load`: the alerts as they were at `seen_at`. Time in which nobody looked does not count."""
-        gap = 0.0 if seen_at is None else at - seen_at
+        """Before the first `load`: the alerts as they were at `seen_at`.
+
+        Time in which nobody looked does not count, beyond what passes between two evaluations anyway.
+        """
+        gap = 0.0 if seen_at is None else max(0.0, at - seen_at - self._interval)
         self._restored = {key: {one.labels: shifted(one, gap) for one in found} for key, found in saved.items()}
         self._collectors.instances = self._restored.pop(self._collectors.id, {})
 

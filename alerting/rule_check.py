@@ -6,12 +6,11 @@ absence of something is not expected to find it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from agent.core.labels import METRIC_NAME, Matcher
-from agent.core.problems import did_you_mean
 from alerting.expressions import Input, SeriesNames
 from alerting.rules import RecordRule, Rule, RuleGroup
 
@@ -59,11 +58,19 @@ def _because(one: Input, selector: str, names: SeriesNames) -> str:
         return f"no series matches {selector}"
     by_name = [matcher for matcher in one.matchers if matcher.name == METRIC_NAME]
     if not names.exists(by_name):
-        return f"there is no {one.name} on this host{did_you_mean(one.name, names.metrics())}"
+        return f"there is no {one.name} on this host{_alike(one.name, names.metrics())}"
     for matcher in one.matchers:
         if matcher.name != METRIC_NAME and not names.exists([*by_name, matcher]):
             return f"{one.name} exists, but none with {matcher}"
     return f"{one.name} exists, but no series matches all of {selector}"
+
+
+def _alike(name: str, known: Collection[str]) -> str:
+    """A hint at a metric of nearly the same name: one that is spelled wrong, not one that is about something else."""
+    import difflib  # needed only once something is missing
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _shown(one: Input) -> str:

@@ -76,8 +76,9 @@ class RuleScheduler:
         """Until cancelled."""
         while True:
             self._look_at_the_clock()
-            for key in self._due():
-                await self._evaluate(key)
+            while due := self._due():  # again, for evaluations take their time
+                for key in due:
+                    await self._evaluate(key)
             now_ms = self._clock.wall_ns() // _MS
             ahead = min((slots.newest(now_ms) + slots.interval_ms for slots in self._slots().values()), default=now_ms)
             wait = min((ahead - now_ms) / 1000, _LONGEST_SLEEP_S)

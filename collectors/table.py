@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 BUILTIN: Mapping[str, str] = {
@@ -26,6 +27,7 @@ BUILTIN: Mapping[str, str] = {
     "nstat": "collectors.nstat:NStat",
     "nvme": "collectors.nvme:NVMe",
     "os": "collectors.uname:Uname",
+    "portable": "collectors.portable:Portable",
     "power_supply": "collectors.power_supply:PowerSupply",
     "pressure": "collectors.pressure:Pressure",
     "processes": "collectors.processes:Processes",
@@ -46,4 +48,7 @@ BUILTIN: Mapping[str, str] = {
     "vmstat": "collectors.vmstat:Vmstat",
 }
 
-OFF_BY_DEFAULT: frozenset[str] = frozenset({"exec", "prometheus"})  # they need to be told what to read
+# exec and prometheus need to be told what to read; portable is for hosts where the others find nothing.
+OFF_BY_DEFAULT: frozenset[str] = frozenset(
+    {"exec", "prometheus", *(["portable"] if sys.platform.startswith("linux") else [])}
+)

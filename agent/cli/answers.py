@@ -76,7 +76,7 @@ def _without_agent(config: str | None, state_dir: str | None, error: click.Click
         over_http = OverHttp(_url(settings.listen))
         if over_http.is_there():  # it runs, but its socket is not for this user
             return over_http
-    directory = state_dir or settings.state_dir
+    directory = os.path.join(state_dir or settings.state_dir, "history")
     try:
         kept = KeptHistory(directory)
     except NothingKeptError as nothing:

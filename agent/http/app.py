@@ -113,7 +113,7 @@ def build(
 def application(operations: Sequence[Operation], endpoints: Mapping[str, Endpoint]) -> Starlette:
     """Routes of the operations, without a guard."""
     routes = [Route(one.path, endpoints[one.path], methods=list(one.methods)) for one in operations]
-    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _no_such_method})
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _no_such_method, 500: _broken})
 
 
 def _reads(operations: Iterable[Operation]) -> Callable[[str, str], bool]:
@@ -161,6 +161,11 @@ async def _not_found(request: Request, _: Exception) -> Response:
     if request.url.path.startswith("/api/"):
         return refusals.answer(Refusal("not_found", "no such path; /api/openapi.json lists them"))
     return PlainTextResponse("not found\n", 404)
+
+
+async def _broken(_: Request, __: Exception) -> Response:
+    """Of what went wrong nothing is shown; Starlette raises it again and the guard logs it."""
+    return refusals.answer(Refusal("internal", "internal error; the agent's log has it"))
 
 
 async def _no_such_method(request: Request, error: Exception) -> Response:

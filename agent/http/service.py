@@ -46,9 +46,9 @@ class Allowance:
         return replace(self._limits, deadline_s=left)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """The parts an endpoint works with. `history` is None where none is kept."""
+    """The parts an endpoint works with. `history` is None where none is kept, and until it is open."""
 
     clock: Clock
     desk: Desk

@@ -24,9 +24,7 @@ from backup.sources.scratch import (
     cleaning_up,
     is_throwaway,
     private_directory,
-    private_file,
-    remove_file,
-    run_piped,
+    rejoined,
     server,
     throwaway_name,
 )
@@ -245,9 +243,6 @@ def _drop(client: Client, name: str, work: Work) -> None:
 
 def _pour(client: Client, database: str, plain: int, work: Work) -> None:
     """Have the client run a dump, which it stops at the first error. Raise BackupError."""
-    head = private_file(work, f"head-{database[:60].replace('/', '_')}", without_sandbox(first_line(plain)))
-    try:
+    with rejoined(without_sandbox(first_line(plain)), plain, work) as whole:
         pour = client.step("mariadb", "--batch", "--default-character-set=utf8mb4", f"--database={database}")
-        run_piped(work, (Step(("cat", head, "-"), user=work.user), pour), plain, BackupError)
-    finally:
-        remove_file(head)
+        work.run(*pour.argv, stdin=whole, kind=BackupError)

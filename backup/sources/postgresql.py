@@ -29,8 +29,8 @@ from backup.sources.scratch import (
     private_directory,
     private_file,
     read_up_to,
+    rejoined,
     remove_file,
-    run_piped,
     server,
     throwaway_name,
 )
@@ -273,14 +273,15 @@ def _restored(client: Client, name: str, plain: int, work: Work, *, keeps_owners
     It is dropped at the end whatever happens, unless it has another name by then. Raise BackupError.
     """
     how = _CAREFUL[2:] if keeps_owners else _CAREFUL
-    head = private_file(work, f"head-{name}", read_up_to(plain, _HEAD_BYTES))
+    head = read_up_to(plain, _HEAD_BYTES)
     try:
         client.rows(f"CREATE DATABASE {identifier(name)} WITH {_like(head, client, work)}", kind=BackupError)
-        restore = client.step("pg_restore", "--no-password", *how, f"--dbname={conninfo(name)}")
-        run_piped(work, (Step(("cat", head, "-"), user=work.user), restore), plain, BackupError)
+        with rejoined(head, plain, work) as whole:
+            del head
+            work.run(client.program("pg_restore"), "--no-password", *how, f"--dbname={conninfo(name)}", stdin=whole,
+                     environment=client.variables(), kind=BackupError)  # fmt: skip
         yield
     finally:
-        remove_file(head)
         _drop(client, name, work)
 
 
@@ -289,13 +290,16 @@ def _drop(client: Client, name: str, work: Work) -> None:
         client.rows(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)", work=cleanup)
 
 
-def _like(head: str, client: Client, work: Work) -> str:
+def _like(head: bytes, client: Client, work: Work) -> str:
     """The options with which the dumped database was created; the server's defaults where they cannot be seen."""
+    file = private_file(work, "head.dump", head)
     try:
-        said = work.run(client.program("pg_restore"), "--create", "--schema-only", "--file=-", head, kind=Damaged)
+        said = work.run(client.program("pg_restore"), "--create", "--schema-only", "--file=-", file, kind=Damaged)
     except Damaged:
         work.warn("the dump's encoding and locale are not known; the server's own are used")
         return "TEMPLATE = template0"
+    finally:
+        remove_file(file)
     for line in said.decode("utf-8", "replace").splitlines():
         if (match := _CREATE_DATABASE.fullmatch(line)) is not None:
             return match[1]

@@ -239,7 +239,7 @@ def _own_server(directory: str, work: Work, *, has_log: bool = False) -> Iterato
             manifest = next(one for one in os.listdir(os.path.join(directory, name)) if one.endswith(".manifest"))
             log = ["--appenddirname", name, "--appendfilename", manifest.removesuffix(".manifest")]
         run = Step(("redis-server", "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700",
-                    "--dir", directory, "--dbfilename", "dump.rdb", "--save", "", "--daemonize", "no", "--enable-debug-command", "no",
+                    "--dir", directory, "--dbfilename", "dump.rdb", "--save", "", "--daemonize", "no",
                     "--appendonly", "yes" if has_log else "no", *log), user=work.user)  # fmt: skip
 
         def ask(*command: str, using: Work = work) -> str:

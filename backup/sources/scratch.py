@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backup.children import Group, Guard, Step, check_statuses, close_all, user_ids
+from backup.children import Group, Guard, Step, check_statuses, pipe, user_ids
 from backup.errors import BackupError, SourceFailed, Stopped
 from backup.source import Work
 
@@ -95,24 +95,29 @@ def cleaning_up(work: Work, what: str) -> Iterator[Work]:
         guard.close()
 
 
-def run_piped(work: Work, steps: Sequence[Step], stdin: int, kind: type[BackupError]) -> None:
-    """Run programs joined by pipes, the first one reading `stdin`, whose output nobody wants. Raise `kind`."""
-    with Group(work.guard, work.redact) as group, open(os.devnull, "r+b") as null:
-        end = os.dup(stdin)
-        try:
-            for step in steps[:-1]:
-                read_end, write_end = os.pipe()
-                try:
-                    group.start(step, end, write_end)
-                finally:
-                    close_all(end, write_end)
-                    end = read_end
-            group.start(steps[-1], end, null.fileno())
-        finally:
-            os.close(end)
-        statuses = group.wait()
-    work.guard.check()
-    check_statuses(statuses, kind)
+@contextlib.contextmanager
+def rejoined(head: bytes, plain: int, work: Work) -> Iterator[int]:
+    """What was read of a pipe and what is left in it, as one pipe again. Raise BackupError when they did not all pass.
+
+    The reader inside may stop before the end.
+    """
+    file = private_file(work, f"head-{secrets.token_hex(4)}", head)
+    read_end, write_end = pipe()
+    try:
+        with Group(work.guard, work.redact) as group:
+            try:
+                group.start(Step(("cat", file, "-"), user=work.user), plain, write_end)
+            finally:
+                os.close(write_end)
+            yield read_end
+            while os.read(read_end, 1 << 16):
+                pass
+            statuses = group.wait()
+        work.guard.check()
+        check_statuses(statuses, BackupError)
+    finally:
+        os.close(read_end)
+        remove_file(file)
 
 
 def read_up_to(plain: int, size: int) -> bytes:

@@ -4,8 +4,9 @@ rsync is all that runs there: it writes, renames (`--link-dest`), lists, gives b
 do nothing else is enough, which is how a backup account should be: `restrict,command="rrsync /srv/backup"` in its
 authorized_keys. Accounts that only have sftp, which cannot compare checksums over there, are not served.
 
-rsync wants a file: an archive waits in `spool` until it is whole, then it is sent, and a connection that breaks is
-taken up where it broke (`--partial-dir`). What is on its way lies in a hidden directory, `.part`, beside its place.
+rsync wants a file: an archive waits in `spool` until it is whole, then it is sent. When the connection breaks it is
+taken up where it broke (`--partial-dir`; rrsync 3.5 keeps no partial file, so there it begins again). What is on its
+way lies in a hidden directory, `.part`, beside its place.
 Nothing is ever mirrored: a deletion names each file, protects all others from rsync, and says how many may go.
 """
 
@@ -40,14 +41,16 @@ _MANY = 500  # files named to one deletion
 _HASHED_PER_S = 10 << 20  # bytes that the slowest machine over there reads and hashes in a second
 # rsync's statuses that another try may mend: socket, protocol, interrupted, timeouts, and ssh's own.
 _TRANSIENT = frozenset({10, 12, 20, 30, 35, 255})
-_PERMANENT = re.compile(r"No space left|Disk quota|Permission denied|Host key verification|not allowed|REMOTE HOST")
+_PERMANENT = re.compile(
+    r"No such file|No space left|Disk quota|Permission denied|Host key verification|not allowed|REMOTE HOST"
+)
 _ABSENT = re.compile(r"No such file or directory")
 _LISTED = re.compile(r"(.)\S+ +[\d,.]+ \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.*)")
 _LEFTOVER = re.compile(r"\.[^/]+\.[A-Za-z0-9]{6}")  # rsync's own temporary file
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@%+=~,-]+")
 
 
-def _check_host(text: str) -> None:
+def _check_server(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*", text):
         raise ValueError("is no name or address of a host")
 
@@ -69,7 +72,7 @@ class Rsync:
     Nobody is there to answer: the host key must be known, and the key have no passphrase.
     """
 
-    host: str = required("Host.", check=_check_host, example="backup.example.org")
+    server: str = required("The other host.", check=_check_server, example="backup.example.org")
     path: str = required(
         "Directory over there, which must exist; / is where rrsync keeps the account.",
         check=_check_path,
@@ -123,7 +126,7 @@ class Rsync:
             with _as_failure(path), open(path, "xb") as file:
                 file.write(content)
             # Otherwise one of the same size and second would be taken for the same.
-            self._retry([*self._sending(), "--ignore-times", "--", path, self._far(name)], self.deadline)
+            self._retry([*self._sending(), "--ignore-times", "--", path, self._directory(name)], self.deadline)
 
     def names(self, prefix: str) -> Iterator[str]:
         self._ahead.clear()
@@ -225,9 +228,13 @@ class Rsync:
 
     def _far(self, name: str) -> str:
         """A path over there, as rsync takes it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.server}]" if ":" in self.server else self.server
         path = self._path(name)
         return f"{self.user}@{host}:{path}" if self.user else f"{host}:{path}"
+
+    def _directory(self, name: str) -> str:
+        """Where an object goes. A path that ends with the file itself cannot be written twice through rrsync."""
+        return f"{self._far(name.rpartition('/')[0]).rstrip('/')}/"
 
     def _path(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}".rstrip("/") or "/"
@@ -331,17 +338,17 @@ class _RsyncUpload:
 
     def commit(self) -> None:
         """Send it, have both sides compare checksums of all of it, and give it its name."""
-        place, above = self._place, self._name.rpartition("/")[0]
-        part = "/".join(word for word in (above, PART, self._file_name) if word)
+        place = self._place
+        part = "/".join((*self._name.split("/")[:-1], PART, self._file_name))
         self._is_sent = True
-        place._retry(
-            [*place._sending(), f"--partial-dir={PARTIAL}", "--", self._path, place._far(part)], place.deadline
-        )
+        send = [*place._sending(), f"--partial-dir={PARTIAL}"]
+        place._retry([*send, "--", self._path, place._directory(part)], place.deadline)
         # With --checksum the other side reads what it has; only if that is the same it becomes a link, which is the
-        # renaming that rsync can do. Meanwhile nothing is sent. An absolute path is the one that rrsync understands.
+        # renaming that rsync can do. Meanwhile nothing is sent. rrsync changes a relative path of --link-dest.
+        same = ["--checksum", "--ignore-existing", f"--link-dest={place._path(part).rpartition('/')[0]}", "-ii"]
         quiet = place.timeout + self._size / _HASHED_PER_S
-        said = place._retry([*place._sending(), "--checksum", "--ignore-existing", f"--link-dest={place._path(part).rpartition('/')[0]}", "-ii", "--",
-                             self._path, place._far(self._name)], place.deadline, quiet).split("\n")  # fmt: skip
+        said = place._retry([*place._sending(), *same, "--", self._path, place._directory(self._name)],
+                            place.deadline, quiet).split("\n")  # fmt: skip
         how = next((line[:2] for line in said if line[1:2] == "f"), "")
         if how in ("", ".f"):
             raise TargetFailed(f"{place._shown(self._name)}: is there already; nothing is overwritten")

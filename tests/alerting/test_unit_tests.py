@@ -1,4 +1,4 @@
-"""Unit-test files: promtool's verdict is ours. `tests/fixtures/promtool` has one file for each thing that can differ."""
+"""Unit-test files: promtool's verdict is ours. `tests/fixtures/promtool` has one file for each possible difference."""
 
 from __future__ import annotations
 

@@ -76,6 +76,8 @@ class BackedUp:
             "retention": "forever",
             **options,
         }
+        # The tests share the machine with others, and wait for what they start.
+        given["limits"] = {"nice": 0, **given.get("limits", {})}
         file = self.directory / "backup.d" / f"{name}.yaml"
         file.write_text(yaml.safe_dump(given))
         file.chmod(0o600)

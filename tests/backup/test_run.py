@@ -286,6 +286,14 @@ def test_the_user_of_a_job_can_use_its_scratch_directory_and_nobody_else(host: B
         assert not os.path.exists(f"{leftovers[0]}.killed")
 
 
+def test_a_run_is_kind_to_what_else_the_host_does(host: BackedUp) -> None:
+    show = "nice; ionice"
+    command_job(host, show, limits={"nice": 19}, compression={"program": "none"})
+    host.run()
+    (made,) = host.manifests()
+    assert (host.store / made.archives[0].stored).read_text() == "19\nidle\n"
+
+
 def test_a_user_that_does_not_exist_is_an_error(host: BackedUp) -> None:
     host.job(user="nobody-at-all")
     assert "no such user" in host.run().result["error"]

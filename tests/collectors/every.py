@@ -32,7 +32,7 @@ from collectors.timex import ClockState
 from tests.collectors.hosts import HostTree
 
 # These measure something else than files of the host: the agent, other programs, systemd's bus.
-ELSEWHERE = frozenset({"agent", "exec", "prometheus", "systemd"})
+ELSEWHERE = frozenset({"agent", "exec", "portable", "prometheus", "systemd"})
 NAMES = tuple(name for name in BUILTIN if name not in ELSEWHERE)
 
 FIRST_SLOT_S = 1_700_000_000

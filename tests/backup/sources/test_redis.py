@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backup.errors import Damaged, Refused
+from backup.errors import Damaged, Refused, SourceFailed
 from backup.sources.redis import LOG, SNAPSHOT
 from tests.backup.hosts import BackedUp
 from tests.backup.sources.round import CANARY, Round, leaks, outcomes, unmet, watched_run
@@ -19,12 +20,14 @@ from tests.servers.redis import Redis
 
 pytestmark = pytest.mark.server("redis")
 
+# By default a server waits 5 s for more replicas before it makes a snapshot for one.
+AT_ONCE = ["--repl-diskless-sync-delay", "0"]
 LOGGING = ["--appendonly", "yes", "--aof-use-rdb-preamble", "yes"]
 
 
 @pytest.fixture
 def full() -> Iterator[Redis]:
-    with Redis(password=CANARY) as server:
+    with Redis(AT_ONCE, password=CANARY) as server:
         fill(server)
         yield server
 
@@ -116,8 +119,6 @@ def test_a_server_that_dies_while_it_is_copied_leaves_no_archive(host: BackedUp,
     source = a_round(host, full).source
     full.kill()
     work = host.work()
-    from backup.errors import SourceFailed
-
     with pytest.raises(SourceFailed):
         next(source.streams(work))
     assert list(Path(work.scratch).iterdir()) == []
@@ -202,8 +203,6 @@ def test_after_a_kill_the_next_run_lets_the_server_rewrite_its_log_again(host: B
 
 
 def test_a_log_that_is_written_to_all_the_time_is_copied_whole(host: BackedUp) -> None:
-    import subprocess
-
     with Redis([*LOGGING, "--auto-aof-rewrite-min-size", "1mb"]) as server:
         fill(server)
         writer = subprocess.Popen(["redis-benchmark", "-p", str(server.port), "-t", "set", "-r", "1000", "-d", "300",
