@@ -49,6 +49,13 @@ bench: dev-env servers ## the agent for a minute beside node_exporter and collec
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/pytest -q benchmarks --benchmark-only
 
+proof: dev-env servers ## the long campaigns behind the figures of docs/reliability.md; about an hour and a half
+	$(BIN)/python -m tests.proof.all
+	$(BIN)/python -m tests.sinks.journal.campaign --flips 10000 --kills 10000 --hours 24
+
+golden: dev-env  ## write the golden files anew; read the difference before you keep it
+	$(BIN)/python -m tests.golden.update
+
 docs: dev-env    ## write the generated pages of the manual anew
 	$(BIN)/python -m agent.config.reference > docs/configuration.md
 	$(BIN)/python -m agent.metrics_reference > docs/metrics.md

@@ -7,7 +7,7 @@ the rules after it. Missing data is taken as it is: there is no telling whether 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.core.labels import Labels
@@ -82,7 +82,7 @@ class _Replay:
         self._found = found
         self._answers = _Answers(lab, rule.expression.text)
         self._engine = Engine(self._answers, lab, NothingKnown(), around)
-        self._engine.load([RuleGroup(group.name, group.file, (rule,), group.place, None, group.limit)], 0.0)
+        self._engine.load([replace(group, rules=(rule,))], 0.0)
         self._open: dict[Labels, Stretch] = {}
 
     def run(self, first_ms: int, end_ms: int, step_ms: int) -> None:

@@ -71,6 +71,7 @@ class Evaluation:
     at: float
     alerts: list[Alert] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # `group/rule: why`, of rules that were fine before
+    faults: list[Exception] = field(default_factory=list)  # mistakes of our own, worth a traceback
 
 
 class Engine:
@@ -223,17 +224,21 @@ class Engine:
         except LimitError as failure:
             error = str(failure)
             done.alerts += end_all(state, at, self._around)
-            self._recorder.record(state.id, round(at * 1000), {})
+            self._recorder.record(state.id, time_ms, {})
             state.has_series = False
         except QueryError as failure:
             error = str(failure)
+        except Exception as failure:  # noqa: BLE001  # one rule that trips over a mistake of ours leaves the others be
+            error = f"failed in itself: {type(failure).__name__}: {failure}"
+            if error != state.health.error:
+                done.faults.append(failure)
         done.alerts += verdict.alerts
         if error:
             self.failures += 1
             if error != state.health.error:
                 done.errors.append(f"{group.group.name}/{state.rule.name}: {error}")
         elif verdict.series or state.has_series:
-            self._recorder.record(state.id, round(at * 1000), verdict.series)
+            self._recorder.record(state.id, time_ms, verdict.series)  # where the rules after it look
             state.has_series = bool(verdict.series)
         state.health = Health(
             "err" if error else "ok",

@@ -150,9 +150,13 @@ def told(rule: Rule, instance: Instance, around: Surroundings) -> Alert:
         starts_at=instance.active_at if instance.fired_at is None else instance.fired_at,
         ends_at=instance.resolved_at,
         value=instance.value,
-        generator_url=f"{around.external_url}/graph?g0.expr={quote_plus(rule.expression.canonical)}&g0.tab=1",
+        generator_url=f"{around.external_url}/graph?g0.expr={_in_url(rule.expression.canonical)}&g0.tab=1",
         is_stale=instance.stale_since is not None,
     )
+
+
+def _in_url(expr: str) -> str:
+    return quote_plus(expr, errors="replace")
 
 
 def _breaches(rule: AlertRule, samples: Sequence[Sample], querier: Querier, at: float, time_ms: int,

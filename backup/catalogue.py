@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.core.secrets import Secret
 from backup.errors import Damaged, TargetFailed
-from backup.manifest import FILE_NAME, MOST_BYTES, Manifest, seal, unseal
+from backup.manifest import FILE_NAME, MOST_BYTES, Manifest, is_backup_id, seal, unseal
 from backup.target import Target
 
 
@@ -77,8 +77,9 @@ def sweep(target: Target, prefix: str) -> list[str]:
     names = list(target.names(prefix))
     finished = {name.rpartition("/")[0] for name in names if _is_manifest(name)}
     for name in names:
-        # Only what has the shape that we give: host/job/id/file.
-        if name.rpartition("/")[0] not in finished and name.count("/") == prefix.count("/") + 2:
+        words = name.removeprefix(f"{prefix}/").split("/")
+        # Only what has the form that we give: host/job/id/file. Anything else somebody else has put there.
+        if len(words) == 2 and is_backup_id(words[0]) and name.rpartition("/")[0] not in finished:
             target.delete(name)
             removed.append(name)
     return removed

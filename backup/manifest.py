@@ -119,6 +119,11 @@ class Manifest:
         raise Damaged(f"{self.id}: has no archive {name!r}; there are: {known}")
 
 
+def is_backup_id(text: str) -> bool:
+    """Whether it has the form of a backup's id: the time in UTC, and a random part."""
+    return _ID.fullmatch(text) is not None
+
+
 def seal(manifest: Manifest, key: Secret | None) -> bytes:
     """The manifest as a file."""
     body = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest), order="sorted"), indent=2)
@@ -149,7 +154,7 @@ def _check(manifest: Manifest, stored_name: str) -> None:
     """A manifest without a key is anybody's text: nothing in it may lead elsewhere."""
     if manifest.version > VERSION:
         raise Damaged(f"{stored_name}: is of version {manifest.version}; this program reads up to {VERSION}")
-    if not _ID.fullmatch(manifest.id) or manifest.stored_name != stored_name:
+    if not is_backup_id(manifest.id) or manifest.stored_name != stored_name:
         raise Damaged(f"{stored_name}: belongs to {manifest.stored_name!r}; it was copied or moved")
     for archive in manifest.archives:
         directory, _, _ = archive.stored.rpartition("/")

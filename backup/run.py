@@ -347,15 +347,15 @@ class Run:
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         hooks = self.job.hooks
+        is_failure = True
         try:
-            try:
-                self._run_hooks("before", hooks.before, "")
-                yield
-            except BackupError:
-                self._run_hooks("on_error", hooks.on_error, "fail")
-                raise
+            self._run_hooks("before", hooks.before, "")
+            yield
+            is_failure = self._status(None) == "fail"
         finally:
-            self._run_hooks("after", hooks.after, self._status(None))
+            if is_failure:
+                self._run_hooks("on_error", hooks.on_error, "fail")
+            self._run_hooks("after", hooks.after, "fail" if is_failure else self._status(None))
 
     def _run_hooks(self, kind: str, argvs: Sequence[Sequence[str]], status: str) -> None:
         """Run them in order. Those before raise; of the others each gets its turn, and a failure is a warning."""

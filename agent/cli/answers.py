@@ -14,12 +14,12 @@ import click
 from agent.cli.agent_socket import ask_agent
 from agent.cli.config_cmd import load_or_exit
 from agent.cli.kept_history import KeptHistory, NothingKeptError
-from agent.config.address import parse_address
 from agent.core.labels import Labels, labels_of
 from agent.core.query import ParseError, Points, QueryError, Result, Sample
 from agent.http.asked import selector
 from agent.http.export import extent, stretches
 from agent.http.export_formats import Columns
+from agent.http.exposure import url_of
 from agent.http.faces import MetricFacts
 from agent.http.refusals import Refusal
 from agent.http.times import seconds_text
@@ -67,13 +67,13 @@ def answers(config: str | None, state_dir: str | None, url: str | None) -> Answe
     except click.ClickException as error:
         return _without_agent(config, state_dir, error)
     settings = load_or_exit(config).settings
-    return OverHttp(found.get("url") or _url(settings.listen))
+    return OverHttp(found.get("url") or url_of(settings.listen))
 
 
 def _without_agent(config: str | None, state_dir: str | None, error: click.ClickException) -> Answers:
     settings = load_or_exit(config).settings
     if state_dir is None:
-        over_http = OverHttp(_url(settings.listen))
+        over_http = OverHttp(url_of(settings.listen))
         if over_http.is_there():  # it runs, but its socket is not for this user
             return over_http
     directory = os.path.join(state_dir or settings.state_dir, "history")
@@ -83,13 +83,6 @@ def _without_agent(config: str | None, state_dir: str | None, error: click.Click
         raise click.ClickException(f"{error.message}\nand there is no history to read: {nothing}") from error
     click.echo(f"no agent answers here; reading the history it left in {directory}", err=True)
     return FromDirectory(kept)
-
-
-def _url(listen: str) -> str:
-    host, port = parse_address(listen)
-    if not host.strip("0.:"):  # every interface
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class OverHttp:
@@ -130,7 +123,7 @@ class OverHttp:
     def samples(
         self,
         selectors: Sequence[str],
-        series: Sequence[Labels],
+        series: Sequence[Labels],  # noqa: ARG002 - the agent finds them again
         start_ms: int,
         end_ms: int,
     ) -> Iterator[tuple[Labels, Columns]]:

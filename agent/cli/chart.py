@@ -120,7 +120,7 @@ def y_ticks(low: float, high: float, wanted: int) -> list[float]:
         low, high = low - reach, high + reach
     raw = (high - low) / wanted
     power = 10.0 ** floor(log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
+    step = next(power * factor for factor in (1, 2, 2.5, 3, 4, 5, 10) if power * factor >= raw * (1 - 1e-9))
     return [step * at for at in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
 
 

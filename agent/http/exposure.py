@@ -38,3 +38,11 @@ def check_exposure(listen: str, options: HttpOptions, *, is_insecure: bool = Fal
     if options.tls is None:
         return f"{listen} takes tokens without TLS: whoever sees the traffic can read them; configure http.tls"
     return ""
+
+
+def url_of(listen: str, *, is_tls: bool = False) -> str:
+    """Where someone on this host finds what listens there."""
+    host, port = parse_address(listen)
+    if not host.strip("0.:"):  # every interface
+        host = "127.0.0.1"
+    return f"{'https' if is_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -148,7 +148,7 @@ def test_repetitions_are_said_across_files(tmp_path: Path) -> None:
 @given(st.recursive(
     st.sampled_from(("up", "~", "5m", "{{", "a b", "1", "'", "&x", "*x")),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(("groups", "name", "rules", "alert", "record", "expr", "for", "labels", "<<")), inner, max_size=4
+        st.sampled_from(("groups", "name", "rules", "alert", "record", "expr", "for", "<<")), inner, max_size=4
     ),
     max_leaves=15,
 ))  # fmt: skip

@@ -142,10 +142,13 @@ def test_when_nobody_listens_any_more_the_run_ends(host: BackedUp) -> None:
 def test_a_backup_without_its_manifest_is_none_and_is_swept(host: BackedUp, two_backups: list[str]) -> None:
     first, second = host.manifests()
     (host.store / second.stored_name).unlink()
+    (host.store / HOST / "job" / "notes").mkdir()
+    (host.store / HOST / "job" / "notes" / "mine").touch()
     assert [one.id for one in host.manifests()] == [first.id]
     host.job()
     host.run()
     assert not (host.store / second.prefix).exists()
+    assert (host.store / HOST / "job" / "notes" / "mine").exists()  # somebody else's
 
 
 def test_a_backup_whose_manifest_is_damaged_is_left_alone_and_told(host: BackedUp, two_backups: list[str]) -> None:

@@ -184,6 +184,13 @@ def test_hooks_run_around_the_dump(host: BackedUp, before: str, dump: str, said:
     assert (host.directory / "said").read_text().splitlines() == said
 
 
+def test_a_target_that_fails_is_an_error_for_the_hooks_too(host: BackedUp) -> None:
+    targets = {"gone": {**LOCAL, "path": "/nonexistent/x"}, "store": {**LOCAL, "path": str(host.store)}}
+    command_job(host, "echo x", hooks={"on_error": [hooked(host, "on_error")]}, targets=targets)
+    assert host.run().code == 1
+    assert (host.directory / "said").read_text() == "on_error job fail\n"
+
+
 def test_a_hook_that_fails_afterwards_is_a_warning(host: BackedUp) -> None:
     command_job(host, "echo x", hooks={"after": [hooked(host, "after", "echo it broke >&2; exit 4")]})
     ran = host.run()

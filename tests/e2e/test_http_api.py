@@ -105,7 +105,7 @@ class Open(Vigilhost):
 
 
 def test_off_loopback_it_starts_only_with_protection_or_when_told_so() -> None:
-    with pytest.raises(ServerError, match="configure http.tokens"), Open(CONFIG):
+    with pytest.raises(ServerError, match=r"configure http\.tokens"), Open(CONFIG):
         pass
     with Open(CONFIG, "--insecure") as agent:
         assert "--insecure" in agent.log

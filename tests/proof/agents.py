@@ -79,6 +79,10 @@ class Agent(Vigilhost):
         """Lines of its log that no healthy agent writes: tracebacks and what Python says on its own."""
         return [line for line in self.log.splitlines() if "Traceback" in line or "Exception" in line]
 
+    def skipped(self, collector: str) -> int:
+        """Slots it had to skip because it or the machine was late."""
+        return int(self.health()["collectors"][collector]["skipped"])
+
     def settled(self, *collectors: str, deadline: float = 20.0) -> None:
         """Wait until each of these has given readings."""
 
@@ -102,7 +106,8 @@ def seen_by(agent: Agent, path: Path) -> Path:
     return Path(f"/proc/{agent.pid}/root{path}")
 
 
-def in_namespace_of(agent: Agent, *argv: str) -> None:
-    """Run a command in the agent's mount namespace. Raise CalledProcessError when it fails."""
+def in_namespace_of(agent: Agent, *argv: str) -> bool:
+    """Run a command in the agent's mount namespace; whether it succeeded."""
     user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
-    subprocess.run(["nsenter", "-t", str(agent.pid), "-m", *user, "--", *argv], check=True, timeout=20)
+    done = subprocess.run(["nsenter", "-t", str(agent.pid), "-m", *user, "--", *argv], capture_output=True, timeout=20)
+    return done.returncode == 0

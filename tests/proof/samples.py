@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 from agent.core.clock import NS, SystemClock
@@ -135,6 +134,12 @@ def slots(values: Values | Iterable[Point], measurement: str) -> list[int]:
     return sorted({time // NS for time in times})
 
 
-def gaps(seconds: list[int], step: int = 1) -> list[int]:
-    """The seconds after which the next slot is missing."""
-    return [first for first, second in pairwise(seconds) if second - first != step]
+def missed(seconds: list[int], skipped: int) -> int:
+    """How many slots of a collector that runs each second are missing and were not counted as skipped.
+
+    A machine that is busy with other things makes the agent skip one now and then. Raise AssertionError where half
+    of all is missing: that is no busy machine.
+    """
+    span = seconds[-1] - seconds[0] + 1
+    assert 2 * len(seconds) > span, f"only {len(seconds)} of {span} slots"
+    return max(0, span - len(seconds) - skipped)

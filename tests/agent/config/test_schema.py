@@ -15,6 +15,7 @@ from agent.core.problems import MOST_PROBLEMS, Problem
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Percent, Seconds
 from agent.core.yaml_nodes import parse
+from alerting.rule_overrides import RuleOverride
 
 
 def not_empty(text: str) -> None:
@@ -206,3 +207,18 @@ def test_a_long_value_is_cut_and_kept_on_one_line() -> None:
     assert len(lines) == 1
     assert len(lines[0]) < 160
     assert "\n" not in lines[0]
+
+
+def test_overrides_of_rules_are_read_as_they_are_written() -> None:
+    """`for` is no name that Python gives a field, so the field is `for_`."""
+    problems: list[Problem] = []
+    tree = parse("A: {for: 10m, threshold: 95, enabled: false, labels: {severity: page}}\nB: {fro: 1m}", "f", problems)
+    assert tree is not None
+    reader = Reader({}, lambda *_: None)
+    read = reader.value(dict[str, RuleOverride], tree, "rules.overrides", {})
+    assert [str(error) for error in reader.errors][:1] == [
+        "f:2: rules.overrides.B.fro: no such option; did you mean 'for'?"
+    ]
+    del tree.items["B"]
+    read = Reader({}, lambda *_: None).value(dict[str, RuleOverride], tree, "rules.overrides", {})
+    assert read == {"A": RuleOverride(enabled=False, threshold=95.0, for_=600.0, labels={"severity": "page"})}

@@ -73,7 +73,9 @@ class Client:
     ) -> Answer:
         given = {**self.headers, **{name.replace("_", "-"): value for name, value in (headers or {}).items()}}
         given["content-length"] = str(len(body))
-        query = params if isinstance(params, bytes) else urlencode(params, doseq=True, errors="surrogateescape").encode()
+        query = (
+            params if isinstance(params, bytes) else urlencode(params, doseq=True, errors="surrogateescape").encode()
+        )
         scope = {
             "type": "http", "method": method, "path": path, "raw_path": quote(path).encode(), "query_string": query,
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from agent.core.secrets import Secret
-from agent.http.exposure import ExposedError, check_exposure
+from agent.http.exposure import ExposedError, check_exposure, url_of
 from agent.http.guard import BODY_BYTES
 from agent.http.openapi import Operation
 from agent.http.options import HttpOptions, Tls, Token, holder
@@ -169,9 +169,11 @@ def test_a_protected_address_may_be_listened_on(listen: str, options: HttpOption
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9811", ":9811", "[::]:9811", "192.0.2.1:9811", "web1:9811"])
-@pytest.mark.parametrize("options", [HttpOptions(), HttpOptions(tls=TLS), HttpOptions(admin_tokens=GUARDED.admin_tokens)])
+@pytest.mark.parametrize(
+    "options", [HttpOptions(), HttpOptions(tls=TLS), HttpOptions(admin_tokens=GUARDED.admin_tokens)]
+)
 def test_an_open_address_is_refused_unless_asked_for(listen: str, options: HttpOptions) -> None:
-    with pytest.raises(ExposedError, match="configure http.tokens"):
+    with pytest.raises(ExposedError, match=r"configure http\.tokens"):
         check_exposure(listen, options)
     assert "--insecure" in check_exposure(listen, options, is_insecure=True)
 
@@ -187,3 +189,17 @@ def test_an_open_address_is_refused_unless_asked_for(listen: str, options: HttpO
 def test_a_token_that_protects_nothing_is_refused(given: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         Token("x", **given)
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_tls", "url"),
+    [
+        ("127.0.0.1:9811", False, "http://127.0.0.1:9811"),
+        (":9811", False, "http://127.0.0.1:9811"),
+        ("[::]:9811", True, "https://127.0.0.1:9811"),
+        ("[::1]:9811", False, "http://[::1]:9811"),
+        ("web1:80", True, "https://web1:80"),
+    ],
+)
+def test_the_address_is_told_as_someone_on_this_host_finds_it(listen: str, is_tls: bool, url: str) -> None:
+    assert url_of(listen, is_tls=is_tls) == url

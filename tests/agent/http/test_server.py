@@ -170,9 +170,25 @@ def test_a_certificate_that_cannot_be_used_is_said_by_name(tmp_path: Path) -> No
                 Server(client_of(None).app, listener, Tls(str(tmp_path / name), str(tmp_path / name)))
 
 
+async def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """Header and body are two small segments; with Nagle's algorithm the second one came 40 ms later."""
+    options: list[int] = []
+
+    class Noted(server_module.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_module, "Protocol", Noted)
+        async with serving() as port, connected(port) as connection:
+            await answered(*connection)
+    assert options == [1]
+
+
 def test_an_address_that_is_taken_is_said_by_name() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(ListenError, match="listen: 127.0.0.1:[0-9]+: address already in use"):
+        with pytest.raises(ListenError, match=r"listen: 127\.0\.0\.1:[0-9]+: address already in use"):
             bind(f"127.0.0.1:{other.getsockname()[1]}")

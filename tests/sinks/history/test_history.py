@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.core.clock import NS
@@ -79,7 +79,6 @@ class Naive:
 _GROUPS = {name: Group(name, [gauge("x", "value", "x", influx="x")], ["at"]) for name in ("one", "two")}
 
 
-@settings(max_examples=150)
 @given(_steps)
 @example([("tick", "one", 0, {"a": 1.0}, []), ("write",), ("tick", "one", 0, {"a": 2.0}, []), ("reopen",)])
 @example([("tick", "one", 1, {"a": 1.0}, []), ("reopen",), ("tick", "one", 1, {}, []), ("tick", "one", 1, {}, ["a"])])
@@ -207,30 +206,35 @@ def test_promql_over_history_is_promql_over_its_samples(tmp_path: Path, expr: st
 
 def test_a_query_never_sees_a_gap_while_memory_goes_to_disk(tmp_path: Path) -> None:
     history = opened(tmp_path, head=60.0)
-    done = threading.Event()
-    torn: list[object] = []
+    rounds = 30
+    wrong: list[object] = []
 
-    def write() -> None:
-        while not done.is_set():
+    def write(released: threading.Semaphore) -> None:
+        for _ in range(rounds):
+            released.acquire()
             if not history.write():
-                torn.append(history.status().trouble)
+                wrong.append(history.status().trouble)
 
-    def ask() -> None:
-        while not done.is_set():
+    def ask(released: threading.Semaphore) -> None:
+        for _ in range(rounds):
+            released.acquire()
             known = [second for second, _ in samples(history, "a")]
-            if known != [number / 2 for number in range(len(known))]:
-                torn.append(known)
+            if known != [float(number) for number in range(len(known))]:
+                wrong.append(known)
 
-    threads = [threading.Thread(target=write), threading.Thread(target=ask), threading.Thread(target=ask)]
+    turns = [threading.Semaphore(0) for _ in range(3)]
+    threads = [threading.Thread(target=task, args=(turn,)) for task, turn in zip((write, ask, ask), turns, strict=True)]
     for thread in threads:
         thread.start()
-    for number in range(3000):
-        history.append(at(number / 2, {"a": float(number), "b": 1.0}))
-    done.set()
+    for number in range(rounds * 40):
+        history.append(at(number, {"a": float(number), "b": 1.0}))
+        if number % 40 == 39:
+            for turn in turns:
+                turn.release()
     for thread in threads:
         thread.join()
-    assert torn == []
-    assert len(samples(history, "a")) == 3000
+    assert wrong == []
+    assert len(samples(history, "a")) == rounds * 40
     history.close()
 
 

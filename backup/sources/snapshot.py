@@ -1,0 +1,300 @@
+"""Files as they were at one moment: from a snapshot of LVM, ZFS or btrfs, mounted read-only while tar reads it."""
+
+# ruff: noqa: ARG002 - a source's methods take what any source may need
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.core.options import option, required
+from agent.core.units import Bytes
+from backup.assertions import Assertion, Outcome
+from backup.errors import BackupError, SourceFailed
+from backup.extract import RECIPE, extract, fresh
+from backup.source import Facts, Restored, Stream, Work
+from backup.sources.files import drill_tar, list_tar, tar_step
+from backup.sources.scratch import cleaning_up, owner_tag
+
+NAME = "files"
+_SUBVOLUME_INODE = 256  # of the root of every subvolume of btrfs
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/") or "/../" in f"{path}/":
+        raise ValueError("is not a plain absolute path; begin it with / and leave out ..")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What is mounted where."""
+
+    device: str
+    directory: str
+    kind: str  # of the file system: ext4, xfs, zfs, btrfs
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Backs up directories and files as they were at one moment, from snapshots that live no longer than the backup."""
+
+    paths: list[str] = required("Directories and files.", check=_check_path, example="[/srv/mail]")
+    kind: Literal["lvm", "zfs", "btrfs"] = required("What makes the snapshots.", example="btrfs")
+    exclude: list[str] = option(
+        list, "Patterns: with / at the beginning a path, otherwise any name.", example='[/srv/mail/cache, "*.tmp"]'
+    )
+    size: Bytes = option(5 << 30, "LVM: room for what changes meanwhile; when it is used up the backup fails.",
+                         minimum=4 << 20)  # fmt: skip
+    job: str = ""
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError("paths: is empty; write at least one")
+
+    def describe(self, work: Work) -> Facts:
+        for path in self.paths:
+            if not os.path.lexists(path):
+                raise SourceFailed(f"{path}: no such file or directory; correct source.snapshot.paths")
+        found = {mount.directory: mount for mount in map(self._origin, self.paths)}
+        version = work.run("tar", "--version").decode("utf-8", "replace").splitlines()[0]
+        notes = {"paths": ", ".join(self.paths), "snapshots": f"{self.kind} of {', '.join(found)}"}
+        return Facts({"tar": version.rpartition(" ")[2]}, notes)
+
+    def streams(self, work: Work) -> Iterator[Stream]:
+        """One archive of all the paths. The snapshots are mounted below a directory as their origins are below /."""
+        name = f"vigilhost-{owner_tag(self.host, self.job)}-{secrets.token_hex(4)}"
+        # Beside the scratch directory: a new run empties that one, and must not meet a mount that a kill left.
+        root = os.path.join(os.path.dirname(work.scratch.rstrip("/")), name)
+        with contextlib.ExitStack() as stack:
+            os.mkdir(root, 0o700)
+            stack.callback(os.rmdir, root)
+            checks: list[Callable[[], None]] = []
+            for origin in {mount.directory: mount for mount in map(self._origin, self.paths)}.values():
+                checks.append(stack.enter_context(self._mounted(origin, name, root, work)))
+                self._warn_of_nested(origin, work)
+
+            def after() -> Sequence[str]:
+                for check in checks:
+                    check()
+                return ()
+
+            names = (f".{os.path.normpath(path)}" for path in self.paths)
+            yield Stream(NAME, "tar", (tar_step(root, names, exclude=self.exclude, user=work.user),), after=after)
+
+    def _origin(self, path: str) -> Mount:
+        """The volume that a path is in. Raise SourceFailed where it is none of that kind."""
+        found = mount_of(os.path.realpath(path), read_mounts())
+        if (found.kind in ("zfs", "btrfs") or self.kind != "lvm") and found.kind != self.kind:
+            raise SourceFailed(f"{path}: is on {found.kind}, mounted at {found.directory}, and not on {self.kind}")
+        if os.path.realpath(path) != os.path.normpath(path):
+            raise SourceFailed(f"{path}: leads over a link to {os.path.realpath(path)}; name that")
+        if self.kind != "btrfs":
+            return found
+        # What is in a subvolume may not be mounted there by itself.
+        directory = path if os.path.isdir(path) else os.path.dirname(path)
+        while os.lstat(directory).st_ino != _SUBVOLUME_INODE:
+            directory = os.path.dirname(directory)
+        return Mount(found.device, directory, found.kind)
+
+    def _warn_of_nested(self, origin: Mount, work: Work) -> None:
+        """Snapshots of btrfs end at the next subvolume, and other mounts are in none."""
+        for mount in read_mounts():
+            if mount.directory != origin.directory and any(_is_below(mount.directory, path) for path in self.paths):
+                work.warn(f"{mount.directory}: is mounted there and not in the snapshot")
+        if self.kind == "btrfs":
+            listed = work.run("btrfs", "subvolume", "list", "-o", origin.directory).decode("utf-8", "replace")
+            for line in listed.splitlines():
+                nested = line.rpartition(" path ")[2]
+                if ".vigilhost-" not in nested:
+                    work.warn(f"subvolume {nested}: is not in the snapshot; give it a job, or name a path in it")
+
+    @contextlib.contextmanager
+    def _mounted(self, origin: Mount, name: str, root: str, work: Work) -> Iterator[Callable[[], None]]:
+        """A snapshot of one volume, mounted below `root`. What comes with it raises SourceFailed if it was no good."""
+        with contextlib.ExitStack() as stack:
+            make, mount, destroy, check = _COMMANDS[self.kind](self, origin, name, work)
+            stack.callback(_undo, work, name, destroy)  # before it is made: a failure may have made it
+            work.run(*make)
+            place = os.path.normpath(f"{root}/{origin.directory}")
+            _make_directories(root, place)
+            stack.callback(_remove_directories, root, place)
+            work.run(*mount, place)
+            stack.callback(_undo, work, name, ("umount", "--lazy", place))
+            yield check
+
+    def decode_check(self, name: str, plain: int, work: Work) -> None:
+        list_tar(plain, work)
+
+    def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
+        """Extract into `to`. `allow`: `force`, and `links` and `setuid` as `backup.extract` has them."""
+        with fresh(to, force="force" in allow) as directory:
+            return extract(plain, directory, guard=work.guard, allow=allow)
+
+    def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
+              estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
+        return drill_tar(plain, work, assertions)
+
+    def sweep(self, work: Work) -> list[str]:
+        """Unmount and destroy the snapshots of runs that were killed; they are known by their names."""
+        pattern = re.compile(rf"vigilhost-{owner_tag(self.host, self.job)}-[0-9a-f]{{8}}")
+        removed = []
+        for mount in reversed(read_mounts()):
+            if pattern.search(mount.directory):
+                work.run("umount", "--lazy", mount.directory)
+                removed.append(f"mount {mount.directory}")
+        above = os.path.dirname(work.scratch.rstrip("/"))
+        for left in os.listdir(above) if os.path.isdir(above) else ():
+            if pattern.fullmatch(left):
+                # Never a recursive removal: it holds empty directories, or else something is mounted there.
+                for directory, _, _ in os.walk(os.path.join(above, left), topdown=False):
+                    os.rmdir(directory)
+        for name, destroy in _LEFT[self.kind](self, pattern, work):
+            work.run(*destroy)
+            removed.append(f"snapshot {name}")
+        return removed
+
+    def recipe(self, name: str) -> str:
+        return RECIPE
+
+
+# Mounts.
+
+
+def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
+    """Everything that is mounted, in the order in which it was."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.split() for line in file]
+    return [Mount(_plain(words[words.index("-") + 2]), _plain(words[4]), words[words.index("-") + 1])
+            for words in lines]  # fmt: skip
+
+
+def _plain(word: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), word)
+
+
+def mount_of(path: str, mounts: Sequence[Mount]) -> Mount:
+    """The mount that a path is in: the deepest, and of several at one place the last. Raise SourceFailed."""
+    around = [mount for mount in mounts if _is_below(path, mount.directory)]
+    if not around:
+        raise SourceFailed(f"{path}: is in nothing that is mounted")
+    deepest = max(len(mount.directory) for mount in around)
+    return [mount for mount in around if len(mount.directory) == deepest][-1]
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _make_directories(root: str, place: str) -> None:
+    os.makedirs(place, mode=0o700, exist_ok=True)
+
+
+def _remove_directories(root: str, place: str) -> None:
+    """Remove what was made for a mount point, as far up as it is empty."""
+    while place != root:
+        try:
+            os.rmdir(place)
+        except OSError:
+            return  # another snapshot is mounted beside it, whose turn comes
+        place = os.path.dirname(place)
+
+
+def _undo(work: Work, name: str, argv: Sequence[str]) -> None:
+    """Undo one thing; what fails is a warning, and the next run's to sweep."""
+    with cleaning_up(work, name) as cleanup:
+        try:
+            cleanup.run(*argv)
+        except BackupError as error:
+            work.warn(f"{name}: is left behind until the next run: {error}")
+
+
+# The three kinds: how a snapshot is made, mounted, destroyed, and known to be good; and which are left.
+
+_Commands = tuple[Sequence[str], Sequence[str], Sequence[str], Callable[[], None]]
+_Left = Iterator[tuple[str, Sequence[str]]]
+
+
+def _fine() -> None:
+    """These snapshots cannot run out of room."""
+
+
+def _lvm(source: Snapshot, origin: Mount, name: str, work: Work) -> _Commands:
+    said = _lvs(work, origin.device)
+    if len(said) != 1:
+        raise SourceFailed(f"{origin.directory}: {origin.device} is no logical volume")
+    group, volume = said[0]["vg_name"], said[0]["lv_name"]
+    # Two origins may be in one run; each has a snapshot of its own name.
+    made = f"{group}/{name}-{volume}"
+
+    def check() -> None:
+        (found,) = _lvs(work, made)
+        # The fifth letter tells whether a snapshot is (in)valid or (S)uspended and so.
+        if found["lv_attr"][4:5] in ("I", "S") or float(found["snap_percent"] or 0) >= 100:
+            raise SourceFailed(f"{made}: more changed meanwhile than the snapshot has room for; raise size")
+
+    options = ["ro"] + {"xfs": ["nouuid"], "ext4": ["noload"], "ext3": ["noload"]}.get(origin.kind, [])
+    make = ("lvcreate", "--yes", "--snapshot", f"--size={source.size}b", f"--name={name}-{volume}", f"{group}/{volume}")
+    mount = ("mount", f"--types={origin.kind}", f"--options={','.join(options)}", f"/dev/{made}")
+    return make, mount, ("lvremove", "--yes", made), check
+
+
+def _lvs(work: Work, *which: str) -> list[dict[str, str]]:
+    said = work.run("lvs", "--reportformat=json", "--options=vg_name,lv_name,lv_attr,snap_percent", *which)
+    try:
+        found: list[dict[str, str]] = json.loads(said)["report"][0]["lv"]
+    except (ValueError, KeyError, IndexError) as error:
+        raise SourceFailed(f"lvs: answered with something unknown: {said[:200]!r}") from error
+    return found
+
+
+def _left_lvm(source: Snapshot, pattern: re.Pattern[str], work: Work) -> _Left:
+    for found in _lvs(work):
+        if pattern.match(found["lv_name"]):
+            made = f"{found['vg_name']}/{found['lv_name']}"
+            yield made, ("lvremove", "--yes", made)
+
+
+def _zfs(source: Snapshot, origin: Mount, name: str, work: Work) -> _Commands:
+    made = f"{origin.device}@{name}"
+    return ("zfs", "snapshot", made), ("mount", "--types=zfs", "--options=ro", made), ("zfs", "destroy", made), _fine
+
+
+def _left_zfs(source: Snapshot, pattern: re.Pattern[str], work: Work) -> _Left:
+    listed = work.run("zfs", "list", "-H", "-t", "snapshot", "-o", "name").decode("utf-8", "replace")
+    for made in listed.splitlines():
+        if pattern.fullmatch(made.rpartition("@")[2]):
+            yield made, ("zfs", "destroy", made)
+
+
+def _btrfs(source: Snapshot, origin: Mount, name: str, work: Work) -> _Commands:
+    made = os.path.join(origin.directory, f".{name}")
+    make = ("btrfs", "subvolume", "snapshot", "-r", origin.directory, made)
+    # Seen where its origin is, so that names in the archive are those of the host.
+    return make, ("mount", "--bind", "--options=ro", made), ("btrfs", "subvolume", "delete", made), _fine
+
+
+def _left_btrfs(source: Snapshot, pattern: re.Pattern[str], work: Work) -> _Left:
+    for path in source.paths:
+        if not os.path.lexists(path):
+            continue
+        directory = source._origin(path).directory
+        for left in os.listdir(directory):
+            if left.startswith(".") and pattern.fullmatch(left[1:]):
+                made = os.path.join(directory, left)
+                yield made, ("btrfs", "subvolume", "delete", made)
+
+
+_COMMANDS: Mapping[str, Callable[[Snapshot, Mount, str, Work], _Commands]] = {
+    "lvm": _lvm, "zfs": _zfs, "btrfs": _btrfs,
+}  # fmt: skip
+_LEFT: Mapping[str, Callable[[Snapshot, re.Pattern[str], Work], _Left]] = {
+    "lvm": _left_lvm, "zfs": _left_zfs, "btrfs": _left_btrfs,
+}  # fmt: skip
