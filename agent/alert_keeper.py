@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -269,7 +269,7 @@ class AlertKeeper:
         try:
             return await worker.call(partial(attempt, notifier, claimed), patience)
         except TimeoutError as error:
-            return Retryable(f"{receiver}: {error or 'it has not come back'}", kind="timeout")
+            return Retryable(f"{receiver}: {str(error) or 'it has not come back'}", kind="timeout")
 
     async def try_out(self, receiver: str) -> dict[str, Any]:
         """Send a test to a receiver, past routes and outbox: what was rendered, and what came of it. Raise KeyError."""

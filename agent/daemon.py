@@ -18,8 +18,8 @@ from agent.core.clock import NS, Clock, SystemClock
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
 from agent.health import health_of
-from agent.http.app import build as build_app
-from agent.http.server import Server, bind
+from agent.http.exposure import url_of
+from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
 from agent.log import configure as configure_log
@@ -27,7 +27,6 @@ from agent.scheduler import Scheduler, Task
 from agent.sink_set import SinkSet
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
-from sinks.prometheus import Exposition
 
 if TYPE_CHECKING:
     from agent.history_keeper import HistoryKeeper
@@ -42,19 +41,20 @@ _FIXED = ("state_dir", "journal", "history")  # options that a reload cannot cha
 class Daemon:
     """One agent. `load` reads the configuration again for a reload; it raises ConfigError."""
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], *, is_insecure: bool = False, clock: Clock | None = None
+    ) -> None:
         self._settings = loaded.settings
         self._load = load
         self._clock = clock or SystemClock()
         self._hub = Hub()
-        self._exposition = Exposition()
+        self._http = HttpFace(self, self._clock, is_insecure=is_insecure)
         self._scheduler = Scheduler(self._clock, self._hub.publish, self._hub.forget)
         self._entries: dict[str, Entry] = {}
         self._stat_helper = StatHelper()  # outlives reloads: a stuck mount stays known
         self._keeper: JournalKeeper | None = None
         self._sinks: SinkSet | None = None
         self._history: HistoryKeeper | None = None
-        self._server: tuple[Server, asyncio.Task[None]] | None = None
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
         self.is_ready = False
@@ -100,7 +100,7 @@ class Daemon:
         lock = statedir.claim(self._settings.state_dir)
         control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge"}))
         try:
-            self._serve(self._settings.listen)
+            self._http.serve(self._settings)
             keeper = JournalKeeper(
                 open_journal(self._settings.state_dir, self._settings.journal, self._clock), self._clock
             )
@@ -108,6 +108,7 @@ class Daemon:
             self._hub.subscribe(keeper.append)
             if self._settings.history.enabled:
                 self._history = self._open_history()
+                self._http.remember(self._history.history)
             self._apply(self._settings)
             remembering = (
                 asyncio.create_task(self._history.run(keeper.journal), name="history") if self._history else None
@@ -122,12 +123,12 @@ class Daemon:
             watching.cancel()
             scheduling.cancel()
             commanding.cancel()
+            await self._http.stop()
             if remembering is not None and self._history is not None:
                 remembering.cancel()
                 await self._history.close()
             self._stat_helper.close()
             await self._sinks.stop(FLUSH_AT_STOP_S)
-            await self._stop_serving()
             if not await asyncio.to_thread(keeper.stop, STOP_JOURNAL_S):
                 log.error("journal.left_open", reason="the disk does not answer")
         finally:
@@ -210,8 +211,7 @@ class Daemon:
         """Build everything that differs from what runs, then swap; nothing changes when a part cannot be built."""
         tasks, entries = self._tasks_for(settings)
         changed_sinks = self._sinks.changed_by(settings) if self._sinks is not None else {}
-        if settings.listen != self._settings.listen:
-            self._serve(settings.listen)
+        self._http.serve(settings)
         old_names = set(self._scheduler.tasks)
         kept = sum(1 for name, task in tasks.items() if self._scheduler.tasks.get(name) is task)
         self._scheduler.set_tasks(tasks.values())
@@ -251,22 +251,10 @@ class Daemon:
 
     # -- faces -------------------------------------------------------------------------------------------------------
 
-    def _serve(self, address: str) -> None:
-        """Listen on `address`; the server before it stops once the new one is bound."""
-        server = Server(build_app(self, self._exposition), bind(address))
-        if self._server is not None:
-            self._server[0].stop()
-        self._server = server, asyncio.create_task(server.run_until_stopped(), name="http")
-
-    async def _stop_serving(self) -> None:
-        if self._server is not None:
-            server, serving = self._server
-            server.stop()
-            await serving
-
     def _commands(self) -> Mapping[str, Any]:
         async def status(_: Mapping[str, Any]) -> Any:
-            return self.health()
+            settings = self._settings
+            return {**self.health(), "url": url_of(settings.listen, is_tls=settings.http.tls is not None)}
 
         async def reload(_: Mapping[str, Any]) -> Any:
             try:
@@ -283,7 +271,11 @@ class Daemon:
             journal, reader = self._must_journal(), request.get("reader")
             if reader is not None and reader not in journal.readers():
                 raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
-            return await asyncio.to_thread(journal.purge, reader)
+            lost = await asyncio.to_thread(journal.purge, reader)
+            for name in self._sinks.left_behind() if self._sinks is not None else ():
+                if reader in (None, name):
+                    journal.remove(name)
+            return lost
 
         async def history(_: Mapping[str, Any]) -> Any:
             if self._history is None:

@@ -5,8 +5,10 @@ Rebuilding reads minutes of the journal; that happens beside everything else, an
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -23,7 +25,7 @@ log = structlog.get_logger("history")
 
 _REBUILD_TIMEOUT_S = 300.0
 _WRITE_TIMEOUT_S = 300.0
-_CLOSE_TIMEOUT_S = 8.0
+_CLOSE_TIMEOUT_S = 4.0
 
 
 class HistoryKeeper:
@@ -36,6 +38,8 @@ class HistoryKeeper:
         self._worker = Worker("history")
         self._waiting: list[Tick] | None = []  # Ticks that came while the newest part was being rebuilt
         self._summary: dict[str, Any] = {"state": "starting"}
+        self._in_flight: asyncio.Future[Any] | None = None
+        self._is_closing = False
 
     def append(self, tick: Tick) -> None:
         """Remember a Tick."""
@@ -53,7 +57,8 @@ class HistoryKeeper:
 
     async def _rebuild(self, journal: Journal) -> None:
         since = self.history.rebuild_since_ns
-        count = await self._call(lambda: self.history.rebuild(journal.ticks_since(since)), _REBUILD_TIMEOUT_S)
+        ticks = takewhile(lambda _: not self._is_closing, journal.ticks_since(since))
+        count = await self._call(lambda: self.history.rebuild(ticks), _REBUILD_TIMEOUT_S)
         waiting, self._waiting = self._waiting or [], None
         # The journal may have given some of these already; history drops what is not newer than what it knows.
         for tick in waiting:
@@ -87,11 +92,15 @@ class HistoryKeeper:
         }  # fmt: skip
 
     async def _call(self, work: Any, timeout_s: float) -> Any:
-        """Blocking work on history's thread; one that hangs is said, and tried again at the next turn."""
+        """Blocking work on history's thread; one that hangs is said, and tried again at the next turn.
+
+        Shielded: the end of the agent does not tear it off in the middle, `close` lets it finish.
+        """
+        self._in_flight = asyncio.ensure_future(self._worker.call(work, timeout_s))
         try:
-            return await self._worker.call(work, timeout_s)
-        except TimeoutError:
-            log.error("history.disk_hangs", after_s=timeout_s)
+            return await asyncio.shield(self._in_flight)
+        except TimeoutError as error:
+            log.error("history.disk_hangs", reason=str(error) or f"no answer within {timeout_s:g} s")
             return None
 
     async def look(self) -> dict[str, Any]:
@@ -114,5 +123,8 @@ class HistoryKeeper:
 
     async def close(self) -> None:
         """Write what is new; a disk that does not answer is not waited for, the journal has it."""
+        self._is_closing = True
+        if self._in_flight is not None:
+            await asyncio.wait([self._in_flight], timeout=_CLOSE_TIMEOUT_S)
         await self._call(self.history.close, _CLOSE_TIMEOUT_S)
         self._worker.close()

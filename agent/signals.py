@@ -7,8 +7,8 @@ SIGHUP would kill it: a clean stop would look like a crash. These stay.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import socket
 from collections.abc import Callable
 
 from agent.core.isolation import call_soon
@@ -26,11 +26,10 @@ def install(stop: Callable[[], None], reload: Callable[[], None]) -> None:
     """Have the running loop call these when the signals come; call from the main thread."""
     loop = asyncio.get_running_loop()
     # The kernel may hand a signal to any thread; Python writes to this descriptor then, which wakes the loop.
-    woken, waker = socket.socketpair()
-    for end in (woken, waker):
-        end.setblocking(False)
-    signal.set_wakeup_fd(waker.detach(), warn_on_full_buffer=False)
-    loop.add_reader(woken, woken.recv, 4096)
+    # Plain descriptors, never closed: a signal may come after the loop has let go of its reader.
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    loop.add_reader(woken, os.read, woken, 4096)
     for number in _ENDING:
         signal.signal(number, lambda *_: call_soon(loop, stop))
     signal.signal(signal.SIGHUP, lambda *_: call_soon(loop, reload))

@@ -37,6 +37,10 @@ class SinkSet:
     def stats(self) -> Mapping[str, DeliveryStats]:
         return {name: delivery.stats for name, (delivery, _) in self._running.items()}
 
+    def left_behind(self) -> list[str]:
+        """Readers of sinks no longer configured: kept within the journal's limits, so a mistaken edit loses nothing."""
+        return [name for name in self._journal.readers() if name.removesuffix(".backlog") not in self._entries]
+
     def changed_by(self, settings: Settings) -> dict[str, Entry]:
         """The sinks that are new or configured otherwise; each can be built (the configuration has tried)."""
         is_tagged_alike = _line_tags(settings) == self._tags
@@ -58,9 +62,6 @@ class SinkSet:
             dead = DeadLetters(os.path.join(settings.state_dir, f"dead-letters-{name}.jsonl"))
             delivery = Delivery(name, entry.build(), self._journal, self._tags, dead, self._clock)
             self._running[name] = delivery, asyncio.create_task(_guarded(delivery), name=f"sink-{name}")
-        for reader in self._journal.readers():
-            if reader.removesuffix(".backlog") not in settings.sinks:
-                self._journal.remove(reader)  # what was kept for a sink that is gone would fill the disk
 
     async def stop(self, deadline_s: float) -> None:
         """Send what is left, within the deadline, and give everything back."""

@@ -80,7 +80,7 @@ def test_an_evaluation(benchmark: BenchmarkFixture, tmp_path: Path, count: int, 
             judged.evaluate(key, at)
         spent = time.thread_time() - began
 
-    benchmark.pedantic(evaluate, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(evaluate, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]
     benchmark.extra_info["cpu_s"] = spent
     note_each(benchmark, "rule", count)
     assert judged.failures == 0

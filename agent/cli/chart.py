@@ -13,6 +13,7 @@ from rich.text import Text
 COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue")
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bits of a braille cell by row and column
 _UNITS = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_LEAST, _MOST = 1e-290, 1e300  # between them differences and quotients stay what they are
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -50,7 +51,7 @@ class _Canvas:
 
 def line_chart(lines: Sequence[Line], width: int, height: int, zone: tzinfo | None = None) -> list[Text]:
     """The chart with both axes, at most `width` wide and `height` + 2 high; empty when there is nothing to draw."""
-    finite = [value for line in lines for value in line.values if isfinite(value)]
+    finite = [value for line in lines for value in line.values if _is_drawable(value)]
     if not finite:
         return []
     ticks = y_ticks(min(finite), max(finite), max(2, height // 4))
@@ -80,7 +81,7 @@ def _draw(canvas: _Canvas, line: Line, owner: int, span: tuple[int, int], reach:
     length = max(span[1] - span[0], 1)
     by_column: dict[int, list[int]] = {}
     for at, value in zip(line.times_ms, line.values, strict=True):
-        if isfinite(value):
+        if _is_drawable(value):
             column = min((at - span[0]) * columns // length, columns - 1)
             by_column.setdefault(column, []).append(_row_of(value, *reach, rows))
     gap = _usual_gap(line.times_ms) * columns / length
@@ -108,6 +109,11 @@ def _usual_gap(times_ms: Sequence[int]) -> int:
     return gaps[len(gaps) // 2] if gaps else 0
 
 
+def _is_drawable(value: float) -> bool:
+    """Is the value finite, and so that the distance of two of them is?"""
+    return abs(value) < _MOST
+
+
 def _row_of(value: float, low: float, high: float, rows: int) -> int:
     """The row of dots from the top."""
     return min(max(round((high - value) / (high - low) * (rows - 1)), 0), rows - 1)
@@ -115,8 +121,8 @@ def _row_of(value: float, low: float, high: float, rows: int) -> int:
 
 def y_ticks(low: float, high: float, wanted: int) -> list[float]:
     """Round numbers from at most `low` to at least `high`, about so many; always two or more."""
-    if high - low < max(abs(high), abs(low)) * 1e-12 or high == low:
-        reach = abs(high) * 0.1 or 1.0
+    if high - low <= max(abs(high), abs(low)) * 1e-12 or high - low < _LEAST:
+        reach = abs(high) * 0.1 if abs(high) > _LEAST else 1.0
         low, high = low - reach, high + reach
     raw = (high - low) / wanted
     power = 10.0 ** floor(log10(raw))

@@ -17,10 +17,14 @@ COMMANDS: Mapping[str, str] = {
     "config": "agent.cli.config_cmd:config",
     "collect": "agent.cli.collect_cmd:collect",
     "collectors": "agent.cli.collect_cmd:collectors",
+    "query": "agent.cli.query_cmd:query",
+    "export": "agent.cli.export_cmd:export",
     "history": "agent.cli.history_cmd:history",
     "journal": "agent.cli.journal_cmd:journal",
     "status": "agent.cli.status_cmd:status",
     "reload": "agent.cli.status_cmd:reload",
+    "backup": "agent.cli.backup_cmd:backup",
+    "backup-worker": "agent.cli.backup_worker_cmd:backup_worker",
     "completion": "agent.cli.completion_cmd:completion",
 }
 

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: /etc/vigilhost/vigilhost.yaml)")
     parser.add_argument("--state-dir", metavar="DIR", help="directory for what must survive a restart")
     parser.add_argument("--listen", metavar="ADDR", help="address and port of /metrics and /health")
+    parser.add_argument("--insecure", action="store_true", help="listen off loopback although nothing protects it")
     parser.add_argument("--dry-run", action="store_true", help="print line protocol instead of sending it")
     parser.add_argument("--once", action="store_true", help="collect and send once, then end")
     return parser
@@ -40,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     from agent import log, signals
     from agent.config import ConfigError
     from agent.daemon import Daemon
+    from agent.http.exposure import ExposedError
     from agent.http.server import ListenError
     from agent.once import once
     from agent.statedir import StateDirError
@@ -58,8 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if options.once:
             return asyncio.run(once(loaded.settings))
-        asyncio.run(Daemon(loaded, lambda: _load(options)).run())
-    except (ListenError, StateDirError) as error:
+        asyncio.run(Daemon(loaded, lambda: _load(options), is_insecure=options.insecure).run())
+    except (ListenError, ExposedError, StateDirError) as error:
         print(f"vigilhost: {error}", file=sys.stderr)
         return EXIT_FAILED
     finally:

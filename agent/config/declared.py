@@ -90,7 +90,8 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> Option:
         default, limits["has_factory"] = field.default_factory, True
     elif field.default is not dataclasses.MISSING:
         default = field.default
-    return Option(field.name.rstrip("_"), field.name, kind, field.metadata["help"], types.MappingProxyType(limits), default)
+    name, help = field.name.rstrip("_"), field.metadata["help"]
+    return Option(name, field.name, kind, help, types.MappingProxyType(limits), default)
 
 
 # The types an option may have, taken apart.

@@ -10,6 +10,7 @@ from agent.config.address import check_address
 from agent.config.plugins import Entry
 from agent.core.host import Host
 from agent.core.options import option
+from agent.http.options import HttpOptions
 from sinks.history.options import HistoryOptions
 from sinks.journal.limits import Limits
 
@@ -72,6 +73,7 @@ class Settings:
     log: Log = option(Log, "Log of the agent itself.")
     paths: Paths = option(Paths, "Where to find the host's files.")
     collectors: dict[str, Entry] = option(dict, "What is measured.", plugins="collectors")
+    http: HttpOptions = option(HttpOptions, "Who may ask over HTTP.")
     journal: Limits = option(Limits, "Journal of what is on its way to the sinks.")
     history: HistoryOptions = option(HistoryOptions, "History this host keeps of itself.")
     sinks: dict[str, Entry] = option(dict, "Where readings are sent.", plugins="sinks")

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
 
+import psutil
+
 from agent.core.isolation import Worker
 from agent.core.query import QueryTimeoutError
 
@@ -21,7 +23,10 @@ T = TypeVar("T")
 
 MOST_WAITING: Final = 20  # people's questions; Prometheus runs as many at once
 _NICE: Final = 5  # gives way to collecting; more, and on a busy host it would hold the interpreter while it waits
+_HEAVY_S: Final = 0.2  # a query this long may have taken tens of MB, which the allocator would keep for ever
 _GRACE_S: Final = 10.0  # for a question to notice its own deadline before its thread is given up
+
+_give_back: Callable[[], object] | None = getattr(psutil, "heap_trim", None)  # psutil 7.2 has it; a millisecond
 
 
 class BusyError(Exception):
@@ -88,7 +93,12 @@ class _Counter:
         if self._nice and not hasattr(self._thread, "is_nice"):
             self._thread.is_nice = True
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)  # this thread's alone on Linux
-        return work(left)
+        began = monotonic()
+        try:
+            return work(left)
+        finally:
+            if _give_back is not None and monotonic() - began > _HEAVY_S:
+                _give_back()
 
     def _next(self, done: asyncio.Future[T]) -> None:
         self._turn.release()

@@ -140,14 +140,15 @@ class Stream(Response):
         del self.headers["content-length"]
         self._pieces = pieces
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for piece in self._pieces:
-                await send_piece(send, piece)
-                if leaving.done():
-                    return
+            if scope["method"] != "HEAD":
+                async for piece in self._pieces:
+                    await send_piece(send, piece)
+                    if leaving.done():
+                        return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             leaving.cancel()

@@ -1,7 +1,5 @@
 """Any program whose output is the backup."""
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import os

@@ -3,8 +3,6 @@
 A database in a volume wants its own kind of job: files of a running one are not a backup of it.
 """
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import fnmatch
@@ -25,7 +23,7 @@ from backup.extract import RECIPE, extract, fresh
 from backup.source import Facts, Restored, Stream, Work
 from backup.sources.docker_api import DockerAPI
 from backup.sources.files import drill_tar, list_tar, tar_step
-from backup.sources.scratch import Undo, private_directory, read_up_to, rejoined
+from backup.sources.scratch import Undo, failed, private_directory, read_up_to, rejoined
 
 LABEL = "vigilhost.backup"
 _VOLUME = "volume:"
@@ -74,6 +72,8 @@ class DockerVolume:
                 # They go on as soon as the volume is read, not after all of it was verified.
                 yield Stream(name, "tar", (tar_step(str(volume["Mountpoint"]), iter(["."]), user=work.user),),
                              after=held.after_reading)  # fmt: skip
+            except SourceFailed as error:
+                yield failed(name, "tar", error)
             finally:
                 held.release()
 

@@ -1,7 +1,5 @@
 """Directories and files, as one tar archive with access control lists, extended attributes and holes kept."""
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import os

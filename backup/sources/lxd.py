@@ -4,8 +4,6 @@ An exported instance holds neither its profiles nor its networks nor the volumes
 host cannot start it.
 """
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import fnmatch
@@ -24,6 +22,7 @@ from backup.source import Facts, Restored, Stream, Work
 from backup.sources.files import list_tar
 from backup.sources.scratch import (
     cleaning_up,
+    failed,
     give,
     is_throwaway,
     private_directory,
@@ -85,8 +84,12 @@ class LXD:
     def _exported(self, name: str, work: Work, words: Sequence[str], flags: Sequence[str]) -> Iterator[Stream]:
         with private_directory(work, "export") as directory:
             file = os.path.join(directory, "export.tar")
-            # Not compressed twice: its own gzip takes most of the time.
-            self._run(work, *words, file, *flags, "--compression=none", "--quiet", f"--project={self.project}")
+            try:
+                # Not compressed twice: its own gzip takes most of the time.
+                self._run(work, *words, file, *flags, "--compression=none", "--quiet", f"--project={self.project}")
+            except SourceFailed as error:
+                yield failed(name, "tar", error)
+                return
             yield Stream(name, "tar", (Step(("cat", file), user=work.user),))
 
     def _names(self, known: Sequence[str] | Mapping[str, str]) -> list[str]:

@@ -50,6 +50,9 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 AND position('.' in c.relname || n.nspname) = 0 ORDER BY c.relpages DESC, 1 LIMIT 2000"""
 
+# A limit of -2 marks what an interrupted DROP DATABASE left: nobody can connect to it again.
+_USABLE = "NOT datistemplate AND datallowconn AND datconnlimit <> -2"
+
 
 @dataclass(slots=True)
 class PostgreSQL:
@@ -177,13 +180,14 @@ class PostgreSQL:
     def _drill_client(self, work: Work) -> AbstractContextManager[Client]:
         return self._connect(work) if self.drill_on == "database" else own_server(work)
 
-    def _all_names(self, client: Client) -> list[str]:
-        rows = client.rows("SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn ORDER BY 1")
+    def _all_names(self, client: Client, which: str = "NOT datistemplate") -> list[str]:
+        rows = client.rows(f"SELECT datname FROM pg_database WHERE {which} ORDER BY 1")  # noqa: S608 - our own words
         return [row[0] for row in rows if row and row[0] is not None]
 
     def _names(self, client: Client) -> list[str]:
         """The databases to back up. A named one that is missing stays: its dump fails, and the backup says so."""
-        wanted = self.databases or [name for name in self._all_names(client) if not name.startswith("vigilhost_drill_")]
+        usable = self._all_names(client, _USABLE)
+        wanted = self.databases or [name for name in usable if not name.startswith("vigilhost_drill_")]
         return [name for name in wanted if not any(fnmatch.fnmatchcase(name, one) for one in self.exclude)]
 
     def _estimates(self, client: Client, name: str) -> dict[str, int]:
@@ -286,8 +290,12 @@ def _restored(client: Client, name: str, plain: int, work: Work, *, keeps_owners
 
 
 def _drop(client: Client, name: str, work: Work) -> None:
+    """Drop a throw-away database. What fails is a warning, and the next run's to sweep."""
     with cleaning_up(work, f"database {name}") as cleanup:
-        client.rows(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)", work=cleanup)
+        try:
+            client.rows(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)", work=cleanup)
+        except SourceFailed as error:
+            work.warn(f"database {name}: is left behind until the next run: {error}")
 
 
 def _like(head: bytes, client: Client, work: Work) -> str:

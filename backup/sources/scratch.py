@@ -19,7 +19,7 @@ from typing import Any
 
 from backup.children import Group, Guard, Step, check_statuses, pipe, user_ids
 from backup.errors import BackupError, SourceFailed, Stopped
-from backup.source import Work
+from backup.source import Stream, Work
 
 _CLEANUP_S = 300.0  # for undoing; the run's own deadline may be what ended it
 _POLL_S = 0.05
@@ -118,6 +118,15 @@ def rejoined(head: bytes, plain: int, work: Work) -> Iterator[int]:
     finally:
         os.close(read_end)
         remove_file(file)
+
+
+def failed(name: str, extension: str, error: SourceFailed) -> Stream:
+    """A stream that could not be begun: the backup lacks it and says why, and takes the others still."""
+
+    def after() -> Sequence[str]:
+        raise error
+
+    return Stream(name, extension, (Step(("echo",)),), after=after)
 
 
 def read_up_to(plain: int, size: int) -> bytes:

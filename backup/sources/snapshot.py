@@ -1,6 +1,6 @@
 """Files as they were at one moment: from a snapshot of LVM, ZFS or btrfs, mounted read-only while tar reads it."""
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
+# ruff: noqa: ARG001 - a source's methods, and the functions of each kind, take what any may need
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ class Snapshot:
         name = f"vigilhost-{owner_tag(self.host, self.job)}-{secrets.token_hex(4)}"
         # Beside the scratch directory: a new run empties that one, and must not meet a mount that a kill left.
         root = os.path.join(os.path.dirname(work.scratch.rstrip("/")), name)
+        origins = {mount.directory: mount for mount in map(self._origin, self.paths)}
+        self._warn_of_others(origins, work)
         with contextlib.ExitStack() as stack:
             os.mkdir(root, 0o700)
             stack.callback(os.rmdir, root)
             checks: list[Callable[[], None]] = []
-            for origin in {mount.directory: mount for mount in map(self._origin, self.paths)}.values():
+            for _, origin in sorted(origins.items()):  # what is mounted inside another comes after it
                 checks.append(stack.enter_context(self._mounted(origin, name, root, work)))
-                self._warn_of_nested(origin, work)
 
             def after() -> Sequence[str]:
                 for check in checks:
@@ -104,17 +105,17 @@ class Snapshot:
             directory = os.path.dirname(directory)
         return Mount(found.device, directory, found.kind)
 
-    def _warn_of_nested(self, origin: Mount, work: Work) -> None:
-        """Snapshots of btrfs end at the next subvolume, and other mounts are in none."""
-        for mount in read_mounts():
-            if mount.directory != origin.directory and any(_is_below(mount.directory, path) for path in self.paths):
-                work.warn(f"{mount.directory}: is mounted there and not in the snapshot")
-        if self.kind == "btrfs":
-            listed = work.run("btrfs", "subvolume", "list", "-o", origin.directory).decode("utf-8", "replace")
+    def _warn_of_others(self, origins: Mapping[str, Mount], work: Work) -> None:
+        """Other mounts below the paths are in no snapshot, nor are the subvolumes of btrfs inside another."""
+        found = {mount.directory: "is mounted there" for mount in read_mounts()}
+        for origin in origins if self.kind == "btrfs" else ():
+            listed = work.run("btrfs", "subvolume", "list", "-o", origin).decode("utf-8", "replace")
             for line in listed.splitlines():
-                nested = line.rpartition(" path ")[2]
-                if ".vigilhost-" not in nested:
-                    work.warn(f"subvolume {nested}: is not in the snapshot; give it a job, or name a path in it")
+                if (nested := _located(line.partition(" path ")[2], origin)) is not None:
+                    found[nested] = "is a subvolume"
+        for directory, what in found.items():
+            if directory not in origins and any(_is_below(directory, path) for path in self.paths):
+                work.warn(f"{directory}: {what} and not in the snapshot; name a path in it, too")
 
     @contextlib.contextmanager
     def _mounted(self, origin: Mount, name: str, root: str, work: Work) -> Iterator[Callable[[], None]]:
@@ -124,10 +125,10 @@ class Snapshot:
             stack.callback(_undo, work, name, destroy)  # before it is made: a failure may have made it
             work.run(*make)
             place = os.path.normpath(f"{root}/{origin.directory}")
-            _make_directories(root, place)
+            os.makedirs(place, mode=0o700, exist_ok=True)
             stack.callback(_remove_directories, root, place)
             work.run(*mount, place)
-            stack.callback(_undo, work, name, ("umount", "--lazy", place))
+            stack.callback(_undo, work, name, ("umount", place))
             yield check
 
     def decode_check(self, name: str, plain: int, work: Work) -> None:
@@ -148,7 +149,7 @@ class Snapshot:
         removed = []
         for mount in reversed(read_mounts()):
             if pattern.search(mount.directory):
-                work.run("umount", "--lazy", mount.directory)
+                work.run("umount", mount.directory)
                 removed.append(f"mount {mount.directory}")
         above = os.path.dirname(work.scratch.rstrip("/"))
         for left in os.listdir(above) if os.path.isdir(above) else ():
@@ -193,8 +194,14 @@ def _is_below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _make_directories(root: str, place: str) -> None:
-    os.makedirs(place, mode=0o700, exist_ok=True)
+def _located(listed: str, origin: str) -> str | None:
+    """Where a subvolume is that btrfs lists by its path from the top of the file system; None where it is not seen."""
+    words = listed.split("/")
+    for at in range(len(words)):
+        found = os.path.join(origin, *words[at:])
+        if os.path.isdir(found) and os.lstat(found).st_ino == _SUBVOLUME_INODE:
+            return found
+    return None
 
 
 def _remove_directories(root: str, place: str) -> None:
@@ -240,9 +247,10 @@ def _lvm(source: Snapshot, origin: Mount, name: str, work: Work) -> _Commands:
         if found["lv_attr"][4:5] in ("I", "S") or float(found["snap_percent"] or 0) >= 100:
             raise SourceFailed(f"{made}: more changed meanwhile than the snapshot has room for; raise size")
 
-    options = ["ro"] + {"xfs": ["nouuid"], "ext4": ["noload"], "ext3": ["noload"]}.get(origin.kind, [])
+    # xfs refuses a second file system of the same identity.
+    options = "ro,nouuid" if origin.kind == "xfs" else "ro"
     make = ("lvcreate", "--yes", "--snapshot", f"--size={source.size}b", f"--name={name}-{volume}", f"{group}/{volume}")
-    mount = ("mount", f"--types={origin.kind}", f"--options={','.join(options)}", f"/dev/{made}")
+    mount = ("mount", f"--types={origin.kind}", f"--options={options}", f"/dev/{made}")
     return make, mount, ("lvremove", "--yes", made), check
 
 

@@ -4,8 +4,6 @@ A plain copy of the file is never right: with a write-ahead log it passes integr
 last.
 """
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import os

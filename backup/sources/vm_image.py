@@ -4,8 +4,6 @@ A running machine gets a disk-only snapshot: it writes to an overlay while what 
 overlay is merged back. An image is copied by qemu-img, whose locks refuse one that is in use.
 """
 
-# ruff: noqa: ARG002 - a source's methods take what any source may need
-
 from __future__ import annotations
 
 import json
@@ -23,7 +21,16 @@ from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import copy
 from backup.source import Facts, Restored, Stream, Work
-from backup.sources.scratch import Undo, cleaning_up, give, owner_tag, private_directory, read_up_to, remove_file
+from backup.sources.scratch import (
+    Undo,
+    cleaning_up,
+    failed,
+    give,
+    owner_tag,
+    private_directory,
+    read_up_to,
+    remove_file,
+)
 
 _MOST_XML = 16 << 20
 _DISK = re.compile(r"^\s*(\S+)\s+(\S+)\s+(\S+)\s+(.*?)\s*$")
@@ -78,23 +85,32 @@ class VMImage:
 
     def streams(self, work: Work) -> Iterator[Stream]:
         for domain in self.domains:
-            disks = self._disks(domain, work)
-            if not disks:
-                raise SourceFailed(f"{domain}: has no disk that is a file; nothing of it can be copied")
-            is_off = self._virsh(work, "domstate", "--domain", domain).strip() == "shut off"
-            with self._on_overlays(domain, [] if is_off else disks, work):
-                for disk in disks:
-                    yield from self._converted(f"{domain}-{disk.target}", disk.file, work)
-            definition = Step(("virsh", "--connect", self.uri, "dumpxml", "--inactive", "--domain", domain),
-                              user=work.user)  # fmt: skip
-            yield Stream(f"{domain}-definition", "xml", (definition,))
+            try:
+                yield from self._domain(domain, work)
+            except SourceFailed as error:
+                yield failed(domain, "qcow2", error)
         for path in self.images:
             yield from self._converted(os.path.basename(path), path, work)
+
+    def _domain(self, domain: str, work: Work) -> Iterator[Stream]:
+        disks = self._disks(domain, work)
+        if not disks:
+            raise SourceFailed(f"{domain}: has no disk that is a file; nothing of it can be copied")
+        is_off = self._virsh(work, "domstate", "--domain", domain).strip() == "shut off"
+        with self._on_overlays(domain, [] if is_off else disks, work):
+            for disk in disks:
+                yield from self._converted(f"{domain}-{disk.target}", disk.file, work)
+        definition = ("virsh", "--connect", self.uri, "dumpxml", "--inactive", "--domain", domain)
+        yield Stream(f"{domain}-definition", "xml", (Step(definition, user=work.user),))
 
     def _converted(self, name: str, image: str, work: Work) -> Iterator[Stream]:
         with private_directory(work, "image") as directory:
             file = os.path.join(directory, "disk.qcow2")
-            work.run("qemu-img", "convert", "-O", "qcow2", image, file)
+            try:
+                work.run("qemu-img", "convert", "-O", "qcow2", image, file)
+            except SourceFailed as error:
+                yield failed(name, "qcow2", error)
+                return
             yield Stream(name, "qcow2", (Step(("cat", file), user=work.user),))
 
     # libvirt.

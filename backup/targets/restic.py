@@ -355,9 +355,10 @@ def _tagged_copy(found: _Found) -> bytes | None:
     """The manifest that a snapshot's tag holds. It is sealed, as the one inside is: a wrong one shows."""
     for tag in found.tags:
         if tag.startswith(_COPY):
+            inflate = zlib.decompressobj()
             try:
-                content = zlib.decompressobj().decompress(base64.b64decode(tag[len(_COPY) :]), _MOST_MANIFEST)
-            except (binascii.Error, zlib.error, ValueError):
+                content = inflate.decompress(base64.b64decode(tag[len(_COPY) :], validate=True), _MOST_MANIFEST)
+            except (binascii.Error, zlib.error):
                 return None
-            return content
+            return content if inflate.eof else None
     return None

@@ -70,6 +70,7 @@ class _Source:
     times: array[int] = field(default_factory=lambda: array("q"))
     rows: bytearray = field(default_factory=bytearray)
     blocks: list[Block] = field(default_factory=list)
+    open_block: Block | None = None  # the open rows as columns, made when they were last asked for
 
     def lay_out(self, series: Iterable[int]) -> None:
         """Begin a layout; the open block is empty."""
@@ -84,7 +85,7 @@ class _Source:
         layout = self.layout
         block = Block(layout, self.times, columns_of(self.rows, len(layout.series)))
         self.blocks.append(block)
-        self.times, self.rows = array("q"), bytearray()
+        self.times, self.rows, self.open_block = array("q"), bytearray(), None
         if ABSENT_BYTES in block.columns:
             live = self.live
             self.lay_out(s for s, c in zip(layout.series, block.columns, strict=True) if c != ABSENT_BYTES or s in live)
@@ -93,7 +94,12 @@ class _Source:
         """Every block, the open rows as one more."""
         if not self.times:
             return self.blocks[:]
-        return [*self.blocks, Block(self.layout, self.times[:], columns_of(self.rows, len(self.layout.series)))]
+        known = self.open_block
+        # Rules ask again and again between two Ticks; rows are only added, so as many of one layout are the same.
+        if known is None or known.layout is not self.layout or known.times != self.times:
+            known = Block(self.layout, self.times[:], columns_of(self.rows, len(self.layout.series)))
+            self.open_block = known
+        return [*self.blocks, known]
 
     def oldest_ms(self) -> int | None:
         if self.blocks:

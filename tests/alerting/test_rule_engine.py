@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.labels import labels_of, show
+from agent.core.query import DEFAULT_LIMITS, Limits, Result
 from agent.promql_language import PromQL
 from agent.rules_lab import RulesLab
 from alerting.dependencies import Failing, NothingKnown
@@ -19,6 +20,7 @@ from alerting.notify.message import Alert
 from alerting.rule_files import parse_rules
 from alerting.rule_store import RuleStore
 from alerting.rules import RuleGroup
+from alerting.rules_view import alerts_data, rules_data
 
 T0 = 1_700_000_000.0
 STEP = 60.0
@@ -241,6 +243,44 @@ def test_a_template_that_fails_is_remarked_and_the_alert_goes() -> None:
     (alert,) = host.evaluate()
     assert dict(alert.annotations)["s"].startswith("<error expanding template: ")
     assert host.engine.groups["f.yaml;disks"].rules[0].health.remark.startswith("s: ")
+
+
+def test_a_mistake_of_ours_in_one_rule_leaves_the_others_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host()
+    asked = host.lab.instant
+
+    def instant(expr: str, time_ms: int, limits: Limits = DEFAULT_LIMITS) -> Result:
+        if "disk_free" in expr and "absent" not in expr:
+            raise ZeroDivisionError("division by zero")
+        return asked(expr, time_ms, limits)
+
+    monkeypatch.setattr(host.lab, "instant", instant)
+    done = [host.engine.evaluate("f.yaml;disks", T0 + at) for at in (0, 60)]
+    broken, _, other = host.engine.groups["f.yaml;disks"].rules
+    assert broken.health.error == "failed in itself: ZeroDivisionError: division by zero"
+    assert other.phase == "firing"
+    assert [list(map(type, one.faults)) for one in done] == [[ZeroDivisionError], []]
+
+
+def test_what_the_api_shows_of_alerts() -> None:
+    host = Host()
+    host.pass_by("xxx???????")
+    alert, no_disk = alerts_data(host.engine)["alerts"]
+    assert no_disk["labels"] == {"alertname": "NoDisk"}
+    assert alert == {
+        "labels": {"alertname": "DiskFull", "mount": "/", "severity": "page"},
+        "annotations": {"summary": "/ is 95% full"},
+        "state": "firing",
+        "activeAt": "2023-11-14T22:13:20Z",
+        "value": "9.5e-01",
+        "stale": True,
+    }
+    (group,) = rules_data(host.engine, "alert")["groups"]
+    assert [(rule["name"], rule["state"], rule.get("blind")) for rule in group["rules"]] == [
+        ("DiskFull", "firing", True), ("NoDisk", "firing", None),
+    ]  # fmt: skip
+    (group,) = rules_data(host.engine, "record")["groups"]
+    assert [rule["name"] for rule in group["rules"]] == ["disk:used"]
 
 
 # Reloads and restarts.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.promql_language import PromQL
 from agent.rules_lab import RulesLab
+from alerting.series_notation import parse_values
 from alerting.unit_test_run import Report, run_test_file
 from tests.servers.programs import program
 
@@ -105,3 +109,29 @@ tests:
   alert_rule_test: [{eval_time: 0, alertname: A, exp_alerts: [{exp_annotations: {u: http://host/path /path}}]}]
 """
     assert lab_test(tmp_path, text).failures == []
+
+
+@given(st.text("0123456789.+-xe_ stalInfNa{}", max_size=30))
+def test_any_values_are_read_or_refused(text: str) -> None:
+    try:
+        found = parse_values(text)
+    except ValueError:
+        return  # refused
+    assert bool(found) == bool(text.strip())
+
+
+@given(st.recursive(
+    st.sampled_from(("up", "~", "5m", "a b", "1", "'", "1+1x2", "up{")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(("interval", "input_series", "series", "values", "alert_rule_test", "alertname", "exp_alerts",
+                         "promql_expr_test", "expr", "exp_samples", "labels", "value", "eval_time", "rule_files")),
+        inner, max_size=4),
+    max_leaves=20,
+))  # fmt: skip
+def test_whatever_stands_in_a_test_file(tree: object) -> None:
+    """It is carried out or complained about."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write(f"tests: {tree}")
+        file.flush()
+        report = run(Path(file.name))
+    assert report.passed == (report.failures == [])

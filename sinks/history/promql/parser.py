@@ -44,7 +44,7 @@ def parse(text: str) -> Expr:
     return _remembered(text) if len(text) <= _REMEMBERED_LENGTH else _Parser(text).query()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)  # a thousand rules, evaluated in turn, must not evict each other
 def _remembered(text: str) -> Expr:
     return _Parser(text).query()
 

@@ -16,7 +16,7 @@ from agent.http.export_formats import FORMATS, Writer
 from collectors.influx_line import parse_influx_lines
 from sinks.history.history import History
 from sinks.history.naming import Metric
-from tests.agent.http.asking import END_S, POINTS, START_S, Agent, Client, client_of, series
+from tests.agent.http.asking import END_S, POINTS, START_S, Client, client_of, series
 
 LOAD = labels_of({"__name__": "node_load1", "job": "node"})
 HOSTILE = labels_of({"__name__": "reads_total", "name": 'a "b", c=\\\n'})
@@ -135,19 +135,16 @@ def test_a_series_is_read_a_stretch_at_a_time(history: History) -> None:
 
 
 async def test_an_export_stops_when_nobody_reads_it_any_more(history: History) -> None:
-    agent, asked = Agent(), 0
-    client = client_of(history, agent=agent)
+    client = client_of(history)
     whole = await exported(client, start=START_S)
-
-    class Leaving(Client):
-        async def call(self, *arguments: Any, **named: Any) -> Any:
-            self.gone.set()
-            return await super().call(*arguments, **named)
-
-    leaving = Leaving(client.app)
-    answer = await leaving.call("GET", "/api/v1/metrics/export", {"start": START_S})
+    client.gone.set()
+    answer = await client.get("/api/v1/metrics/export", {"start": START_S})
     assert len(answer.body) < len(whole)
-    assert asked == 0
+
+
+async def test_the_head_of_an_export_is_told_without_reading_samples(client: Client) -> None:
+    answer = await client.call("HEAD", "/api/v1/metrics/export", {"start": START_S})
+    assert (answer.status, answer.headers["x-series"], answer.body) == (200, "9", b"")
 
 
 async def test_two_exports_share_the_desk(client: Client) -> None:

@@ -132,10 +132,11 @@ ROWS = [
     Row('{{ (printf "%s-%s" "a" "b") | toUpper }} {{ printf "%s" (toUpper "x") }}', "A-B X"),
     Row('{{ ((args 1 "b").arg1) }} {{ (args 1).arg0 }}', "b 1"),
     # queries
-    Row('{{ query "up" | first | value }} {{ query "up" | first | label "instance" }}', "1 b:1"),
+    Row('{{ query "sort(up)" | first | value }} {{ query "sort(up)" | first | label "instance" }}', "0 a:2"),
     Row('{{ range query "up" | sortByLabel "instance" }}{{ .Labels.instance }}={{ .Value }} {{ end }}', "a:2=0 b:1=1 "),
     Row('{{ with query "nosuch" }}{{ . | first | value }}{{ else }}no data{{ end }}', "no data"),
-    Row('{{ len (query "up") }} {{ (query "up" | first).Labels.job }} {{ (index (query "up") 1).Value }}', "2 x 0"),
+    Row('{{ len (query "up") }} {{ (query "up" | first).Labels.job }} {{ (index (query "sort(up)") 1).Value }}',
+        "2 x 1"),
     Row('{{ with printf "up{instance=\'%s\'}" "b:1" | query }}{{ . | first | value | humanize }}{{ end }}', "1"),
     Row("{{ query \"up\" | first | strvalue }}|", "|"),
 ]  # fmt: skip
@@ -192,6 +193,8 @@ def expand(row: Row) -> str:
     def query(expression: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
         if expression.startswith("up{"):
             return PAYLOAD["up"][:1]
+        if expression == "sort(up)":
+            return sorted(PAYLOAD["up"], key=lambda sample: sample[1])
         return PAYLOAD.get(expression, [])
 
     data = alert_data(LABELS, row.value, (("region", "eu"),), EXTERNAL)

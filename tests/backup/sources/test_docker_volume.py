@@ -130,6 +130,17 @@ def test_a_dump_that_fails_lets_the_containers_go_on(host: BackedUp, docker: Doc
     assert docker.state("writer") == "running"
 
 
+def test_a_label_that_is_not_understood_fails_its_volume_alone(host: BackedUp, docker: Docker) -> None:
+    docker.start_writer("writer", "shop", "--label=vigilhost.backup=halt")
+    a_volume(docker, "blog")
+    a_round(host, docker)
+    done = host.run()
+    assert done.code == 1
+    assert "'halt'; write stop or pause" in done.result["error"]
+    manifest = host.manifests()[0]
+    assert ([one.name for one in manifest.archives], [one.name for one in manifest.missing]) == (["blog"], ["shop"])
+
+
 @pytest.mark.parametrize("how", ["stop", "pause"])
 def test_after_a_kill_the_next_run_lets_the_containers_go_on(host: BackedUp, docker: Docker, how: str) -> None:
     docker.start_writer("writer", "shop", f"--label=vigilhost.backup={how}")

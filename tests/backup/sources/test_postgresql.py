@@ -271,6 +271,18 @@ def test_all_databases_are_taken_but_those_excluded_and_those_of_drills(
     assert [one.name for one in manifest.archives] == [shop]
 
 
+def test_a_database_that_was_half_dropped_does_not_fail_every_backup(
+    host: BackedUp, postgresql: PostgreSQL, shop: str
+) -> None:
+    left = throwaway_name(HOST, "job")
+    for name in ("shop_half", left):
+        postgresql.sql(f"CREATE DATABASE {name}")
+        postgresql.sql(f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'")
+    manifest = a_round(host, postgresql, exclude=["postgres"], globals=False).back_up()
+    assert [one.name for one in manifest.archives] == [shop]
+    assert left not in names(postgresql)  # swept all the same
+
+
 def test_the_password_shows_nowhere(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
     postgresql.sql(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{CANARY}'")
     try:

@@ -14,7 +14,7 @@ from agent.core.secrets import Secret
 from backup import catalogue
 from backup.errors import TargetFailed
 from backup.manifest import Manifest
-from backup.target import Target
+from backup.target import Target, Upload
 from backup.verify import verify
 from tests.backup.hosts import HOST, BackedUp, built_source, tree
 from tests.backup.made import archive, manifest
@@ -30,6 +30,13 @@ def send(target: Target, name: str, content: bytes) -> None:
     for at in range(0, len(content), MIB):
         upload.write(content[at : at + MIB])
     upload.finish()
+    upload.commit()
+
+
+def write_on(upload: Upload, mebibytes: int) -> None:
+    """Write much more and commit, for those that should fail before that."""
+    for _ in range(mebibytes):
+        upload.write(os.urandom(MIB))
     upload.commit()
 
 

@@ -262,33 +262,33 @@ def test_a_full_disk_over_there_fails_and_leaves_the_backup_before(
 
 
 def test_killed_while_it_sends_nothing_counts_and_the_next_run_sweeps(
-    host: BackedUp, other: Far, through: Any, tmp_path: Path
+    host: BackedUp, other: Far, tmp_path: Path
 ) -> None:
-    proxy, way = through
-    job_to(host, other.entry(**way))
-    fill(host)
-    assert host.run().code == 0
-    (good,) = backups(host)
-    fill(host, 8 * MIB)
-    before = proxy.to_server
-    worker = host.start()
-    wait_until(
-        lambda: any("/.part/" in name for name in other.files()) or proxy.to_server > before + MIB, "the sending"
-    )
-    proxy.slow(200_000)
-    wait_until(lambda: any("/.part/" in name for name in other.files()), "a part over there")
-    os.kill(worker.pid, signal.SIGKILL)
-    assert ended(worker).code == -signal.SIGKILL
-    proxy.pass_through()
-    assert backups(host) == [good]
-    ran = host.run()
-    assert ran.result["status"] == "ok", ran.result
-    assert [event for event in ran.events if event["event"] == "swept"] != []
-    assert os.listdir(other.spool) == []
-    assert backups(host)[0] == good
-    expected = {name for one in backups(host) for name in (one.stored_name, one.archives[0].stored)}
-    assert set(other.files()) == expected
-    comes_back(host, backups(host)[-1], tmp_path / "to")
+    with Sshd() as server, TcpProxy(server.port) as proxy:
+        ordinary = Far(server, other.store, other.spool)
+        job_to(host, ordinary.entry(path=str(other.store), **way_through(proxy, server, tmp_path)))
+        fill(host)
+        assert host.run().code == 0
+        (good,) = backups(host)
+        fill(host, 8 * MIB)
+        proxy.slow(300_000)
+        worker = host.start()
+        wait_until(lambda: any("/.part/" in name for name in other.files()), "a part over there", 60)
+        before = proxy.to_server
+        wait_until(lambda: proxy.to_server > before + MIB, "more to arrive", 60)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert ended(worker).code == -signal.SIGKILL
+        proxy.pass_through()
+        wait_until(lambda: any("/.partial/" in name for name in other.files()), "what came to be kept")
+        assert backups(host) == [good]
+        ran = host.run()
+        assert ran.result["status"] == "ok", ran.result
+        assert [event for event in ran.events if event["event"] == "swept"] != []
+        assert os.listdir(other.spool) == []
+        assert backups(host)[0] == good
+        expected = {name for one in backups(host) for name in (one.stored_name, one.archives[0].stored)}
+        assert set(other.files()) == expected
+        comes_back(host, backups(host)[-1], tmp_path / "to")
 
 
 def test_one_that_fails_does_not_spoil_the_others(host: BackedUp, other: Far, tmp_path: Path) -> None:
@@ -303,6 +303,5 @@ def test_one_that_fails_does_not_spoil_the_others(host: BackedUp, other: Far, tm
     assert [name for name, one in ran.result["targets"].items() if one["status"] == "ok"] == ["far", "store"]
     assert "Connection refused" in ran.result["targets"]["away"]["error"]
     comes_back(host, backups(host)[0], tmp_path / "to")
-    assert far(host, "store").open(backups(host)[0].archives[0].stored).read() == content_of(
-        far(host), backups(host)[0].archives[0].stored
-    )
+    stored = backups(host)[0].archives[0].stored
+    assert content_of(far(host, "store"), stored) == content_of(far(host), stored)

@@ -30,6 +30,7 @@ from tests.backup.targets.contract import (
     job_to,
     keeps_two_and_restores,
     send,
+    write_on,
 )
 from tests.servers.process import LOOPBACK, free_port, wait_until
 from tests.servers.rclone_s3 import ACCESS_KEY, BUCKET, SECRET_KEY, RcloneS3
@@ -79,9 +80,7 @@ def test_it_keeps_what_a_target_promises(rclone_s3: RcloneS3, holds: Callable[[T
 def test_backups_are_kept_by_the_rules_and_come_back(host: BackedUp, rclone_s3: RcloneS3, tmp_path: Path) -> None:
     keeps_two_and_restores(host, entry(rclone_s3.url, tmp_path), tmp_path / "to", compression={"program": "none"})
     assert unfinished(rclone_s3) == []
-    assert {
-        path.parts[0] for path in map(lambda one: one.relative_to(rclone_s3.bucket), rclone_s3.bucket.rglob("*"))
-    } == {"hosts"}
+    assert os.listdir(rclone_s3.bucket) == ["hosts"]
 
 
 def test_memory_does_not_grow_with_what_is_sent(rclone_s3: RcloneS3) -> None:
@@ -124,7 +123,7 @@ def test_what_cannot_be_used_says_so_before_the_dump(
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     s3(rclone_s3.url).check()
-    for call in (lambda target: target.check(), lambda target: target.put("a", b""), lambda target: target.begin("a")):
+    for call in (lambda target: target.check(), lambda target: target.put("a", b"")):
         with pytest.raises(TargetFailed) as failed:
             call(s3(rclone_s3.url, **given))
         assert "s3://" in str(failed.value)
@@ -153,9 +152,7 @@ def test_a_part_that_takes_too_long_fails(proxy: TcpProxy) -> None:
     upload = s3(proxy.url, timeout=1.0, retry=1.0).begin(NAME)
     proxy.slow(100_000)
     with pytest.raises(TargetFailed):
-        for _ in range(40):
-            upload.write(os.urandom(MIB))
-        upload.commit()
+        write_on(upload, 40)
     proxy.pass_through()
     upload.abort()
 
@@ -169,9 +166,7 @@ def test_a_server_that_dies_in_the_middle_fails_and_nothing_counts(rclone_s3: Rc
     port = rclone_s3.port
     rclone_s3.kill()
     with pytest.raises(TargetFailed):
-        for _ in range(40):
-            upload.write(os.urandom(MIB))
-        upload.commit()
+        write_on(upload, 40)
     upload.abort()
     rclone_s3.start(port)
     assert list(target.names("")) == []
@@ -182,11 +177,9 @@ def test_a_server_that_dies_in_the_middle_fails_and_nothing_counts(rclone_s3: Rc
 def test_a_download_that_breaks_off_is_an_error_and_not_the_end(rclone_s3: RcloneS3, proxy: TcpProxy) -> None:
     send(s3(rclone_s3.url), NAME, os.urandom(12 * MIB))
     target = s3(proxy.url, retry=1.0)
-    proxy.cut(answer_after=3 * MIB)
-    with pytest.raises(TargetFailed), target.open(NAME) as file:
-        while file.read(MIB):
-            if proxy.to_client >= 3 * MIB:
-                proxy.refuse()
+    proxy.cut(answer_after=1 * MIB)
+    with target.open(NAME) as file, pytest.raises(TargetFailed):
+        file.read()
 
 
 def test_what_the_server_kept_is_counted(rclone_s3: RcloneS3, monkeypatch: pytest.MonkeyPatch) -> None:

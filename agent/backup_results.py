@@ -1,0 +1,130 @@
+"""What the last run and the last drill of each job came to: one small JSON file a job in the state directory.
+
+Written by whoever ran it, the daemon or a person at the command line, so that readings are right after a restart and
+without a look at the targets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+DIRECTORY = "backup-results"
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Copies:
+    """What one target holds of a job. Times in Unix seconds, None: never; `size_bytes` of its newest copy."""
+
+    status: str = "never"
+    error: str | None = None
+    last_success_at: float | None = None
+    last_verified_at: float | None = None
+    size_bytes: int | None = None
+    backups: int | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """What is known of a job. `status`: of its last run, ok, warn, fail or never. Times in Unix seconds."""
+
+    known_since: float
+    status: str = "never"
+    error: str | None = None
+    backup: str | None = None
+    ended_at: float | None = None
+    duration_s: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    targets: dict[str, Copies] = field(default_factory=dict)
+    drill_status: str = "never"
+    drill_error: str | None = None
+    drill_at: float | None = None  # of the last one that passed
+    rto_s: float | None = None
+
+    @property
+    def last_success_at(self) -> float | None:
+        """When the newest good copy was finished, wherever it is."""
+        return max((one.last_success_at for one in self.targets.values() if one.last_success_at), default=None)
+
+    def ran(self, said: Mapping[str, Any], status: str, error: str | None, now: float) -> None:
+        """Take the result of a run as its worker said it; one that died said nothing, and its targets stay."""
+        if status == "busy":
+            return  # another run of the job was on, and will tell
+        self.status, self.error, self.ended_at = status, error, now
+        self.backup, self.duration_s = said.get("backup"), said.get("duration_s")
+        self.warnings = [str(one) for one in said.get("warnings", ())][:20]
+        for name, told in said.get("targets", {}).items():
+            copies = self.targets.setdefault(name, Copies())
+            copies.status, copies.error = told["status"], told["error"]
+            copies.last_success_at = told["last_success_at"] or copies.last_success_at
+            copies.last_verified_at = told["last_verified_at"] or copies.last_verified_at
+            if told["status"] == "ok":
+                copies.size_bytes, copies.backups = told["stored_bytes"], told["backups"]
+            if told.get("last_drill_at") is not None:
+                self.drill_at = max(self.drill_at or 0.0, told["last_drill_at"])
+
+    def was_verified(self, target: str, at: float | None) -> None:
+        """A copy on that target was read again and was right."""
+        if target in self.targets and at is not None:
+            self.targets[target].last_verified_at = at
+
+    def was_drilled(self, said: Mapping[str, Any], status: str, error: str | None) -> None:
+        """Take the result of a drill."""
+        if status == "busy":
+            return
+        self.drill_status, self.drill_error = status, error
+        if status == "ok":
+            self.drill_at, self.rto_s = said["started_at"], said["rto_s"]
+
+
+def load(state_dir: str, job: str) -> Result | None:
+    """What is known of a job; None when that is nothing, or a file that cannot be read: the next run writes it anew."""
+    try:
+        with open(file_of(state_dir, job), "rb") as file:
+            return msgspec.json.decode(file.read(_MOST_BYTES), type=Result)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def save(state_dir: str, job: str, result: Result) -> None:
+    """Replace what is known; after a power failure there is the old or the new. Raise OSError.
+
+    The files belong to the owner of the state directory, also where root writes them: the daemon replaces them.
+    """
+    directory = os.path.join(state_dir, DIRECTORY)
+    owner = os.stat(state_dir)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o750)
+        _give(directory, owner)
+    # Root may write where somebody else may rename: nothing on the way is a link that it follows.
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    part = f".{job}.{secrets.token_hex(4)}.part"
+    try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=at)
+        with open(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(result), indent=1))
+            file.flush()
+            os.fsync(handle)
+            _give(handle, owner)
+        os.replace(part, f"{job}.json", src_dir_fd=at, dst_dir_fd=at)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=at)
+        os.close(at)
+
+
+def file_of(state_dir: str, job: str) -> str:
+    """The path of a job's file."""
+    return os.path.join(state_dir, DIRECTORY, f"{job}.json")
+
+
+def _give(file: int | str, owner: os.stat_result) -> None:
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(file, owner.st_uid, owner.st_gid)

@@ -1,0 +1,296 @@
+"""`vigilhost backup`: run jobs, look at what is kept, verify, restore, drill. Works without the agent.
+
+Exit status of each: 0 ok, 1 failed, 2 configuration, 75 the job runs already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.backup_desk import Desk, Found, as_json, from_target, of_host, with_desk
+from agent.cli.backup_progress import bar
+from agent.core.units import format_duration, format_size
+from backup import catalogue
+from backup.errors import BackupError
+from backup.job import Job
+from backup.manifest import Manifest
+from backup.restore import recipe
+from backup.retention import Plan, plan
+from backup.worker import BUSY, FAILED, OK
+
+_ELSEWHERE: Mapping[str, str] = {
+    "verify": "agent.cli.backup_proof_cmd:verify",
+    "restore": "agent.cli.backup_proof_cmd:restore",
+    "drill": "agent.cli.backup_proof_cmd:drill",
+    "doctor": "agent.cli.backup_doctor_cmd:doctor",
+}
+
+
+class _Backup(click.Group):
+    """The commands of this file and those that have files of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _ELSEWHERE:
+            return super().get_command(ctx, name)
+        module, _, attribute = _ELSEWHERE[name].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), attribute)
+        return found
+
+
+@click.group(cls=_Backup)
+def backup() -> None:
+    """Backups: run them, list them, prove them, bring them back.
+
+    Exit status: 0 ok, 1 failed, 2 configuration, 75 the job runs already.
+    """
+
+
+@backup.command()
+@click.argument("job")
+@click.option("--agent", "by_agent", is_flag=True, help="Let the running agent do it, as soon as no other job runs.")
+@as_json
+@with_desk
+def run(at: Desk, job: str, by_agent: bool, as_json: bool) -> None:
+    """Back JOB up now, whatever its schedule says; that stays as it is."""
+    one = at.job(job)
+    if by_agent:
+        from agent.cli.agent_socket import ask_agent
+
+        click.echo(ask_agent("backup_run", state_dir=at.state_dir, job=job))
+        return
+    result, code = _worker(at, one)
+    at.remember(one, lambda known: known.ran(result, result["status"], result.get("error"), time.time()))
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        _tell_result(result)
+    if code != OK:
+        sys.exit(code if code in (BUSY, 2) else FAILED)
+
+
+def _worker(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
+    """Run the worker as a child, as the agent does, and show what it says. Its result and exit code."""
+    config = click.get_current_context().params.get("config")
+    # -P: a module in the current directory, which may be anybody's, is not ours.
+    argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", "--jobs", at.jobs_dir, "--state-dir",
+            at.state_dir, *(["--config", config] if config else []), job.name]  # fmt: skip
+    result: dict[str, Any] = {}
+    with (
+        bar(f"{job.name}: starting") as shown,
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child,
+    ):
+        assert child.stdout is not None
+        lines = iter(child.stdout.readline, b"")
+        while True:
+            try:
+                for line in lines:
+                    event = json.loads(line)
+                    shown.take(event)
+                    if event["event"] == "result":
+                        result = event
+                code = child.wait()
+                break
+            except KeyboardInterrupt:
+                shown.say("stopping")  # the terminal has told the worker too, which ends in good order
+    if not result:
+        text = f"{job.name}: the worker ended with {code} and without a result"
+        result = {"event": "result", "job": job.name, "status": "fail", "error": text}
+        code = code if code > 0 else FAILED
+    return result, code
+
+
+def _tell_result(result: Mapping[str, Any]) -> None:
+    for warning in result.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
+    if result["status"] in ("fail", "busy"):
+        click.echo(result["error"], err=True)
+    for name, told in result.get("targets", {}).items():
+        if told["status"] == "ok":
+            gone = f", {told['deleted']} old ones deleted" if told["deleted"] else ""
+            size = format_size(told["stored_bytes"])
+            click.echo(f"{name}: {result['backup']}, {size}, verified at level {told['level']}{gone}")
+
+
+@backup.command("list")
+@click.argument("jobs", nargs=-1)
+@from_target
+@of_host
+@as_json
+@with_desk
+def list_backups(at: Desk, jobs: tuple[str, ...], target: str | None, as_json: bool) -> None:
+    """What is kept of JOBS, or of all, oldest first. Exit status 1 when a target or a manifest cannot be read."""
+    rows = [(job, place.name, manifest) for job in at.chosen(jobs) if target is None or target in job.targets
+            for place in at.places(job, target) for manifest in place.known.manifests]  # fmt: skip
+    if as_json:
+        told = [{**facts(manifest), "target": name} for _, name, manifest in rows]
+        click.echo(json.dumps({"backups": told, "problems": at.problems}, indent=1))
+        return
+    now = time.time()
+    table = Table("job", "backup", "target", "age", "size", "proved", "drilled", "", box=None, header_style="bold")
+    for job, name, one in rows:
+        table.add_row(job.name, one.id, name, _age(now, one.finished_at), format_size(one.stored_bytes),
+                      _proved(one, now), _age(now, one.drilled_at), _remarks(one))  # fmt: skip
+    if rows:
+        Console(soft_wrap=True).print(table)
+    else:
+        click.echo("no backups", err=True)
+
+
+def facts(one: Manifest) -> dict[str, Any]:
+    """A backup as JSON for machines, without what only a restore needs."""
+    return {
+        "job": one.job, "id": one.id, "host": one.host, "source": one.source, "started_at": one.started_at,
+        "finished_at": one.finished_at, "raw_bytes": one.raw_bytes, "stored_bytes": one.stored_bytes,
+        "archives": [archive.name for archive in one.archives], "missing": [asdict(each) for each in one.missing],
+        "complete": one.is_complete, "verified": one.is_verified, "level": one.level, "verified_at": one.verified_at,
+        "drilled_at": one.drilled_at, "rto_s": one.rto_s, "pinned": one.pinned,
+    }  # fmt: skip
+
+
+def _age(now: float, then: float | None) -> str:
+    if then is None:
+        return "never"
+    seconds = max(0, round(now - then))
+    return format_duration(seconds - seconds % (86400 if seconds >= 10 * 86400 else 60 if seconds >= 3600 else 1))
+
+
+def _proved(one: Manifest, now: float) -> Text:
+    if not one.is_verified:
+        return Text("no", style="red")
+    return Text(f"level {one.level}, {_age(now, one.verified_at)} ago")
+
+
+def _remarks(one: Manifest) -> str:
+    return ", ".join([*(["pinned"] if one.pinned else []), *([] if one.is_complete else ["not complete"])])
+
+
+@backup.command()
+@click.argument("which", nargs=-1, required=True, metavar="[JOB] [ID|latest]")
+@from_target
+@of_host
+@as_json
+@with_desk
+def show(at: Desk, which: tuple[str, ...], target: str | None, as_json: bool) -> None:
+    """All that is known of one backup, and the plain commands that restore it. An id may be cut short."""
+    found = at.find(which, None, target)
+    first = found[0]
+    text = recipe(first.manifest, first.place.target, at.source(first.job))
+    if as_json:
+        told = {**asdict(first.manifest), "targets": [one.place.name for one in found], "recipe": text}
+        click.echo(json.dumps(told, indent=1))
+        return
+    _show(first, [one.place.name for one in found])
+    click.echo(f"\nwithout vigilhost:\n{text}", nl=False)
+
+
+def _show(found: Found, targets: list[str]) -> None:
+    one, now = found.manifest, time.time()
+    click.echo(f"{one.job} {one.id} of {one.host}, on {', '.join(targets)}")
+    click.echo(f"finished {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(one.finished_at))}, "
+               f"{format_duration(max(0, round(one.finished_at - one.started_at)))} after it began; {one.source} "
+               + " ".join(f"{name} {version}" for name, version in one.versions.items()))  # fmt: skip
+    click.echo(f"proved: {_proved(one, now)}; drilled: {_age(now, one.drilled_at)}"
+               + (f", restored in {one.rto_s:g} s" if one.rto_s is not None else "")
+               + (f"; {_remarks(one)}" if _remarks(one) else ""))  # fmt: skip
+    for archive in one.archives:
+        coding = "".join([f", {archive.compression}", ", encrypted" if archive.recipients else ""])
+        click.echo(f"  {archive.name}: {format_size(archive.raw_bytes)} as {format_size(archive.stored_bytes)}{coding}")
+        click.echo(f"    {archive.stored}\n    sha256 {archive.sha256}")
+        for warning in archive.warnings:
+            click.echo(f"    warning: {warning}")
+    for missing in one.missing:
+        click.echo(f"  {missing.name}: is missing: {missing.error}")
+
+
+@backup.command()
+@click.argument("jobs", nargs=-1)
+@from_target
+@click.option("--dry-run", is_flag=True, help="Only say what would go and stay, and why.")
+@click.option("--allow-most", is_flag=True, help="Also when more than half would go; look at the dry run first.")
+@as_json
+@with_desk
+def prune(at: Desk, jobs: tuple[str, ...], target: str | None, dry_run: bool, allow_most: bool, as_json: bool) -> None:
+    """Delete the backups of JOBS, or of all, that no rule keeps. Runs do so by themselves after each success."""
+    told = []
+    for job in at.chosen(jobs):
+        if target is not None and target not in job.targets:
+            continue
+        if dry_run:
+            told += _planned(at, job, target, allow_most)
+            continue
+        with at.hold(job):
+            told += _planned(at, job, target, allow_most, delete=True)
+    if as_json:
+        click.echo(json.dumps({"plans": told, "dry_run": dry_run}, indent=1))
+        return
+    table = Table("job", "target", "backup", "", "because", box=None, header_style="bold")
+    for each in told:
+        for one in each["decisions"]:
+            style = "red" if one["action"] == "delete" else ""
+            table.add_row(each["job"], each["target"], one["id"], Text(one["action"], style=style),
+                          Text("; ".join(one["reasons"])))  # fmt: skip
+    Console(soft_wrap=True).print(table)
+
+
+def _planned(at: Desk, job: Job, only: str | None, allow_most: bool, *, delete: bool = False) -> list[dict[str, Any]]:
+    told = []
+    for place in at.places(job, only):
+        decided: Plan = plan(place.known.manifests, job.retention_of(place.name), time.time(), zone=job.times.zone,
+                             may_delete_most=allow_most)  # fmt: skip
+        if decided.refusal is not None:
+            at.problem(f"{job.name}: {place.name}: nothing is deleted: {decided.refusal}")
+        for doomed in decided.deletions if delete else ():
+            catalogue.delete(place.target, doomed)
+        told.append({
+            "job": job.name, "target": place.name, "refusal": decided.refusal,
+            "decisions": [{"id": one.manifest.id, "action": one.action, "reasons": one.reasons}
+                          for one in decided.decisions],
+        })  # fmt: skip
+    return told
+
+
+@backup.command()
+@click.argument("which", nargs=-1, required=True, metavar="[JOB] ID|latest")
+@from_target
+@with_desk
+def pin(at: Desk, which: tuple[str, ...], target: str | None) -> None:
+    """Keep a backup whatever the rules say, on every target that has it."""
+    _set_pinned(at, which, target, pinned=True)
+
+
+@backup.command()
+@click.argument("which", nargs=-1, required=True, metavar="[JOB] ID|latest")
+@from_target
+@with_desk
+def unpin(at: Desk, which: tuple[str, ...], target: str | None) -> None:
+    """Let the rules decide again about a backup."""
+    _set_pinned(at, which, target, pinned=False)
+
+
+def _set_pinned(at: Desk, which: tuple[str, ...], target: str | None, *, pinned: bool) -> None:
+    job = at.find(which, None, target)[0].job
+    with at.hold(job):
+        for found in at.find(which, None, target):  # again: a run may have changed them until we held the job
+            try:
+                catalogue.write(found.place.target, replace(found.manifest, pinned=pinned), job.manifest_key)
+            except BackupError as error:
+                at.problem(f"{found.place.name}: {error}")
+            else:
+                click.echo(f"{found.place.name}: {found.manifest.id} is {'pinned' if pinned else 'no longer pinned'}")
+
+

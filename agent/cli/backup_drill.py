@@ -1,0 +1,115 @@
+"""A restore drill carried out: the newest backup brought back, the report kept as evidence, the manifest told."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from agent.cli.backup_desk import Desk, Found, redactor
+from agent.cli.backup_progress import Bar, Counted
+from backup import catalogue
+from backup.assertions import Assertion
+from backup.children import Guard
+from backup.drill import Evidence, drill, drilled
+from backup.errors import BackupError, Refused, TargetFailed
+from backup.job import Drill, Job
+from backup.verify import identity_of
+from backup.worker import EVERY_JOB, FAILED, OK, lock
+
+EVIDENCE = "backup-drills"  # directory in the state directory
+_MOST_REPORTS = 60  # of a job: five years of monthly drills
+_ASK_AGAIN_S = 1.0
+
+
+def deadline_of(job: Job) -> float:
+    """Most time a drill may take, in seconds."""
+    return (job.drill or Drill()).deadline
+
+
+def carry_out(at: Desk, found: Found, guard: Guard, bar: Bar | None = None, identity: str | None = None) -> Evidence:
+    """Drill one backup, keep the report, and mark the backup as drilled. Raise BackupError when it cannot begin."""
+    job, place = found.job, found.place
+    assertions: Sequence[Assertion] = job.drill.assertions if job.drill is not None else ()
+    key = identity_of(identity or job.encryption.identity)
+    if key is None and any(archive.recipients for archive in found.manifest.archives):
+        raise Refused(f"{found.manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
+                      "drill with --identity, also on another host")  # fmt: skip
+    target: Any = place.target if bar is None else Counted(place.target, bar.add)
+    with at.work(job, guard) as work:
+        evidence = drill(found.manifest, target, at.source(job), work, assertions, now=time.time(), identity=key)
+        if at.is_own and evidence.is_passed:
+            catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
+    _keep(at, job, evidence)
+    report = evidence.report()
+    at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
+    return evidence
+
+
+def reason(evidence: Evidence) -> str | None:
+    """Why a drill was not passed, in a sentence; None when it was."""
+    wrong = [f"{name}: {one.assertion}: {one.found or 'no'}" for name, outcomes in evidence.archives.items()
+             for one in outcomes if not one.is_met]  # fmt: skip
+    return "; ".join([*([evidence.error] if evidence.error else []), *wrong]) or None
+
+
+def newest(at: Desk, job: Job) -> Found:
+    """The backup that a drill takes by itself. Raise BackupError."""
+    wanted = (job.drill.target if job.drill is not None else None) or next(iter(job.targets))
+    found = at.find([job.name], None, wanted)
+    return found[0]
+
+
+def work_drill(at: Desk, job: Job) -> int:
+    """What the agent's child does: the drill, told as a worker tells a run. The exit code."""
+    guard = Guard(deadline_of(job), f"{job.name}: drill")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
+    said: dict[str, Any] = {}
+    error: str | None
+    try:
+        _wait_for_others(at, guard)
+        with lock(at.state_dir, EVERY_JOB):
+            evidence = carry_out(at, newest(at, job), guard)
+        said, error = evidence.report(), reason(evidence)
+    except (BackupError, ValueError) as failure:
+        error = redactor(job)(str(failure))
+        at.remember(job, lambda known: known.was_drilled({}, "fail", error))
+    finally:
+        guard.close()
+    is_passed = error is None
+    result = {**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
+              "is_slot_done": is_passed}  # fmt: skip
+    click.echo(json.dumps(result, default=str))
+    return OK if is_passed else FAILED
+
+
+def _wait_for_others(at: Desk, guard: Guard) -> None:
+    """A drill takes its turn among the jobs. Raise Stopped."""
+    while True:
+        with lock(at.state_dir, EVERY_JOB) as is_free:
+            if is_free:
+                return
+        guard.wait(_ASK_AGAIN_S)
+
+
+def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
+    """The report as a file; the oldest ones go."""
+    directory = os.path.join(at.state_dir, EVIDENCE)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(evidence.started_at))
+    file = os.path.join(directory, f"{job.name}.{stamp}.json")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(file, "w", encoding="utf-8") as output:
+            json.dump(evidence.report(), output, indent=1, default=str)
+            os.fsync(output.fileno())
+        for old in sorted(glob.glob(os.path.join(glob.escape(directory), f"{job.name}.*.json")))[:-_MOST_REPORTS]:
+            os.unlink(old)
+    except OSError as error:
+        raise TargetFailed(f"{file}: the report is not kept: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,277 @@
+"""What a backup costs beside the tools it is made of: `python -m benchmarks.backup`.
+
+Ours is a whole worker run: a new process, the job's file read, tar or pg_dump, zstd, the checksum, a synced archive and
+its manifest. The others do only their part of that. All run in turn, at the same niceness, on the same files, and the
+medians are compared: read the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from tests.servers.postgresql import PostgreSQL
+
+MIB = 1 << 20
+NICE = ["nice", "-n", "19"]
+WORKER = """
+import os, sys
+from agent.config.backup_jobs import load_job
+from backup.worker import work
+sys.exit(work(load_job(sys.argv[1])[0], host="bench", state_dir=sys.argv[2]))
+"""
+REPOSITORY = Path(__file__).parents[1]
+LOOK_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one run: seconds, and bytes."""
+
+    wall: float
+    cpu: float
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line of the report; `is_met` compares `value` with `target`."""
+
+    what: str
+    value: float
+    target: float
+    unit: str
+    is_most: bool = True
+
+    @property
+    def is_met(self) -> bool:
+        return self.value <= self.target if self.is_most else self.value >= self.target
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; 0 unless a target is missed and `--strict` was given."""
+    options = _parser().parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="vh-bench-", dir=options.directory) as directory:
+        bench = Bench(Path(directory), options.megabytes)
+        with PostgreSQL() as server:
+            bench.fill_database(server, options.rows)
+            costs = bench.rounds(options.rounds, server)
+        worker_rss, tree_rss = bench.memory()
+    verdicts = judge(costs, worker_rss, tree_rss)
+    if options.json:
+        medians = {name: asdict(median(runs)) for name, runs in costs.items()}
+        print(json.dumps({"medians": medians, "targets": [asdict(one) for one in verdicts]}, indent=1))
+    else:
+        show(costs, verdicts)
+    return 1 if options.strict and not all(one.is_met for one in verdicts) else 0
+
+
+class Bench:
+    """Files and a database to back up, and the ways to do it; each run finds an empty place to write to."""
+
+    def __init__(self, directory: Path, megabytes: int) -> None:
+        self.directory = directory
+        self.source = directory / "source"
+        self.out = directory / "out"
+        self.job = directory / "job.yaml"
+        fill_files(self.source, megabytes)
+
+    def fill_database(self, server: PostgreSQL, rows: int) -> None:
+        """A table of so many rows, 100 bytes each, in a database `bench`."""
+        server.sql("CREATE DATABASE bench")
+        server.sql(
+            f"CREATE TABLE events AS SELECT n AS id, timestamptz '2026-01-01' + n * interval '1 s' AS at,"  # noqa: S608
+            f" md5(n::text) AS who, 'status=ok path=/orders/' || (n % 9973) || ' agent=' || (n % 31) AS what,"
+            f" (n * 7919 % 100000) / 100.0 AS amount FROM generate_series(1, {rows}::bigint) n",
+            "bench",
+        )
+
+    def rounds(self, count: int, server: PostgreSQL) -> dict[str, list[Cost]]:
+        """Each way in turn, so many times; what a noisy machine does to one it does to all."""
+        ways: dict[str, Callable[[], Cost]] = {
+            "ours, files": self.ours_files,
+            "tar | zstd -3 -T2, sync": self.tar_zstd,
+            "restic, first backup": self.restic,
+            "ours, postgresql": lambda: self.ours_postgresql(server),
+            "pg_dump -Fc": lambda: self.pg_dump(server),
+        }
+        costs: dict[str, list[Cost]] = {name: [] for name in ways}
+        for _ in range(count):
+            for name, way in ways.items():
+                shutil.rmtree(self.out, ignore_errors=True)
+                self.out.mkdir()
+                costs[name].append(way())
+        return costs
+
+    def ours_files(self) -> Cost:
+        return self._run(self.worker({"files": {"paths": [str(self.source)]}}))
+
+    def tar_zstd(self) -> Cost:
+        to = shlex.quote(str(self.out / "files.tar.zst"))
+        command = f"set -o pipefail; tar -C / -c .{shlex.quote(str(self.source))} | zstd -3 -T2 -q > {to} && sync {to}"
+        return self._run(["bash", "-c", command])
+
+    def restic(self) -> Cost:
+        repository = str(self.out / "repository")
+        environment = {"RESTIC_PASSWORD": "bench", "RESTIC_REPOSITORY": repository}
+        subprocess.run(["restic", "init", "--no-cache", "-q"], env={**os.environ, **environment}, check=True)
+        return self._run(["restic", "backup", "--no-cache", "-q", str(self.source)], environment)
+
+    def ours_postgresql(self, server: PostgreSQL) -> Cost:
+        return self._run(self.worker({"postgresql": {
+            "server": str(server.socket_dir), "port": server.port, "user": "postgres", "databases": ["bench"],
+            "globals": False,
+        }}))  # fmt: skip
+
+    def pg_dump(self, server: PostgreSQL) -> Cost:
+        to = shlex.quote(str(self.out / "bench.dump"))
+        where = shlex.quote(f"{server.socket_dsn} dbname=bench")
+        dump = shlex.quote(server.bin("pg_dump"))
+        return self._run(["bash", "-c", f"{dump} -Fc -d {where} -f {to} && sync {to}"])
+
+    def worker(self, source: dict[str, object]) -> list[str]:
+        """The command line of a worker; verification 0, as the others do none."""
+        job = {"source": source, "targets": {"local": {"path": str(self.out)}}, "verification": {"level": 0},
+               "retention": "forever"}  # fmt: skip
+        self.job.write_text(yaml.safe_dump(job))
+        self.job.chmod(0o600)
+        return [sys.executable, "-c", WORKER, str(self.job), str(self.directory / "state")]
+
+    def memory(self) -> tuple[int, int]:
+        """Most bytes that the worker had, and that it and its programs had together; measured in a run of its own."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        child = self._start(self.worker({"files": {"paths": [str(self.source)]}}), {})
+        most_worker = most_tree = 0
+        worker = psutil.Process(child.pid)
+        while child.poll() is None:
+            sizes = [_unshared(one) for one in (worker, *worker.children(recursive=True))]
+            most_worker, most_tree = max(most_worker, _resident(worker)), max(most_tree, sum(sizes))
+            time.sleep(LOOK_S)
+        _check(child)
+        return most_worker, most_tree
+
+    def _run(self, argv: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
+        began = time.monotonic()
+        child = self._start([*NICE, *argv], environment or {})
+        assert child.stderr is not None
+        child.stderr.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.monotonic() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        _check(child)
+        stored = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
+        return Cost(wall, usage.ru_utime + usage.ru_stime, stored)
+
+    def _start(self, argv: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})  # fmt: skip
+
+
+def fill_files(directory: Path, megabytes: int) -> None:
+    """Half logs, a quarter incompressible, a quarter small files; nothing is in it twice, for restic's sake."""
+    chance = random.Random(1)
+    (directory / "small").mkdir(parents=True)
+    for number in range(max(1, megabytes // 32)):
+        (directory / f"{number}.log").write_text(_log(chance, 16 * MIB))
+        (directory / f"{number}.jpg").write_bytes(chance.randbytes(8 * MIB))
+        for small in range(256):
+            (directory / "small" / f"{number}-{small}.txt").write_text(_log(chance, 32 << 10))
+
+
+def _log(chance: random.Random, size: int) -> str:
+    """About so many characters of a web server's log."""
+    digits = chance.randbytes(size // 8).hex()
+    return "".join(
+        f"10.0.{digits[at]}.{digits[at + 1]} GET /orders/{digits[at + 2 : at + 9]} status=200"
+        f" user={digits[at + 9 : at + 12]} took={digits[at + 12 : at + 14]} ms\n"
+        for at in range(0, len(digits) - 14, 14)
+    )
+
+
+def median(runs: Sequence[Cost]) -> Cost:
+    return Cost(
+        statistics.median(one.wall for one in runs), statistics.median(one.cpu for one in runs),
+        round(statistics.median(one.stored for one in runs)),
+    )  # fmt: skip
+
+
+def judge(costs: dict[str, list[Cost]], worker_rss: int, tree_rss: int) -> list[Verdict]:
+    """The targets that a release has to meet."""
+    ours, gnu, restic, ours_pg, pg = (median(runs) for runs in costs.values())
+    return [
+        Verdict("files: wall, ours / tar | zstd", ours.wall / gnu.wall, 1.15, "x"),
+        Verdict("files: CPU, ours / tar | zstd", ours.cpu / gnu.cpu, 1.2, "x"),
+        Verdict("files: wall, ours / restic's first", ours.wall / restic.wall, 0.5, "x"),
+        Verdict("postgresql: wall, pg_dump -Fc / ours", pg.wall / ours_pg.wall, 3.5, "x", is_most=False),
+        Verdict("memory of the worker", worker_rss / MIB, 40, "MiB"),
+        Verdict("memory of the worker and its programs", tree_rss / MIB, 130, "MiB"),
+    ]
+
+
+def show(costs: dict[str, list[Cost]], verdicts: Sequence[Verdict]) -> None:
+    """Both tables, for people."""
+    console = Console()
+    table = Table("", "wall s", "CPU s", "stored MiB", title="medians")
+    for name, runs in costs.items():
+        one = median(runs)
+        table.add_row(name, f"{one.wall:.2f}", f"{one.cpu:.2f}", f"{one.stored / MIB:.1f}")
+    console.print(table)
+    table = Table("", "measured", "target", "", title="targets")
+    for verdict in verdicts:
+        sign = "<=" if verdict.is_most else ">="
+        table.add_row(verdict.what, f"{verdict.value:.2f} {verdict.unit}", f"{sign} {verdict.target:g}",
+                      "met" if verdict.is_met else "[bold red]missed")  # fmt: skip
+    console.print(table)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _unshared(process: psutil.Process) -> int:
+    """Bytes of memory with shared pages counted once over all that share them."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
+
+
+def _check(child: subprocess.Popen[bytes]) -> None:
+    if child.returncode != 0:
+        raise SystemExit(f"{child.args!r} exited {child.returncode}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each; medians are compared")
+    parser.add_argument("--megabytes", type=int, default=256, help="size of the files")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="size of the database, 100 bytes each")
+    parser.add_argument("--directory", default="/var/tmp", help="where: a disk, not memory")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

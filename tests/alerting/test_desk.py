@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import resource
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from agent.core.errors import Rejected, Retryable
+from agent.core.labels import Labels
+from agent.core.query import DEFAULT_LIMITS, Limits, Result, Sample
+from agent.promql_language import PromQL
+from alerting.book import Book
+from alerting.dependencies import NothingKnown
+from alerting.desk import Desk, Policy
+from alerting.engine import Engine
+from alerting.flap import FlapPolicy
+from alerting.inhibition import parse_inhibit_rule
+from alerting.notify.message import Alert, Notification, SentReceipt
+from alerting.outbox import OutboxOptions, attempt
+from alerting.routing import default_tree, parse_route
+from alerting.rule_files import parse_rules
+from alerting.silences import new_silence
+from tests.alerting.pictures import T0, alert
+
+RULES = """
+groups:
+  - name: disk
+    rules:
+      - alert: DiskFull
+        expr: full == 1
+        for: 3s
+        labels: {severity: critical}
+"""
+
+
+@dataclass
+class Phone:
+    """A notifier that notes what reaches it, or fails as told."""
+
+    kind: ClassVar[str] = "phone"
+    can_summarize: ClassVar[bool] = True
+    got: list[Notification] = field(default_factory=list)
+    fails: Callable[[], Exception | None] = lambda: None
+
+    def send(self, notification: Notification, previous: str | None) -> SentReceipt:
+        if (error := self.fails()) is not None:
+            raise error
+        self.got.append(notification)
+        return SentReceipt("id")
+
+    def preview(self, notification: Notification) -> str:
+        return notification.reason
+
+    @property
+    def heard(self) -> list[str]:
+        """What arrived, in words; the same message twice is one."""
+        unique = {note.message_id: note for note in self.got}
+        return [f"{note.status}: {note.reason}" for note in unique.values()]
+
+
+class Host:
+    """A Querier and Recorder: one series that is there while the disk is full."""
+
+    def __init__(self, is_full: Callable[[float], bool]) -> None:
+        self.is_full = is_full
+
+    def instant(self, expr: str, time_ms: int, limits: Limits = DEFAULT_LIMITS) -> Result:
+        labels = (("__name__", "full"), ("instance", "db1"))
+        found = [Sample(labels, time_ms, 1.0)] if self.is_full(time_ms / 1000) else []
+        return Result("vector", found, time_ms)
+
+    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int, limits: Limits = DEFAULT_LIMITS) -> Result:
+        raise NotImplementedError
+
+    def record(self, source: str, time_ms: int, samples: dict[Labels, float]) -> None:
+        pass
+
+
+def policy(phone: Phone, **more: Any) -> Policy:
+    root = parse_route(more.pop("tree", default_tree("phone")), ["phone"], [])
+    return Policy(root, {"phone": phone}, flap=more.pop("flap", FlapPolicy(changes=0)), **more)
+
+
+def told(desk: Desk, now: float, phone: Phone) -> None:
+    """Do what is due now, and deliver what comes of it."""
+    for claimed in desk.work(now):
+        desk.done(claimed, attempt(phone, claimed), now)
+
+
+class House:
+    """Engine and desk on one file, as an agent has them; `live` is one second of it."""
+
+    def __init__(self, path: Path, phone: Phone, host: Host, now: float) -> None:
+        self.phone = phone
+        self.desk = Desk(Book(str(path)), policy(phone), now)
+        self.engine = Engine(host, host, NothingKnown(), interval=1.0)
+        saved = self.desk.saved_rules()
+        self.engine.restore(saved.alerts, saved.seen_at, now)
+        self.engine.load(parse_rules(RULES, "disk.yml", PromQL()).groups, now)
+        self.engine.drop_orphans(now)
+
+    def live(self, now: float, *, dies: str = "") -> None:
+        done = self.engine.evaluate("disk.yml;disk", now)
+        if dies == "before the desk":
+            return
+        self.desk.take(done.alerts, self.engine.snapshot(), now)
+        self.desk.settle(now)
+        if dies == "before sending":
+            return
+        for claimed in self.desk.work(now):
+            if dies == "before the send":
+                return
+            outcome = attempt(self.phone, claimed)
+            if dies == "after the send":
+                return
+            self.desk.done(claimed, outcome, now)
+
+
+MOMENTS = ("before the desk", "before sending", "before the send", "after the send")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_second_of_an_alerts_life_it_pages_once_and_says_when_it_is_over(
+    tmp_path: Path, moment: str
+) -> None:
+    host = Host(lambda now: 5 <= now - T0 < 15)
+    for killed_at in range(25):
+        phone = Phone()
+        path = tmp_path / f"{killed_at}.sqlite"
+        house = House(path, phone, host, T0)
+        for second in range(30):
+            house.live(T0 + second, dies=moment if second == killed_at else "")
+            if second == killed_at:
+                house = House(path, phone, host, T0 + second + 1)  # the old one is not closed, like after kill -9
+        assert phone.heard == ["firing: 1 new", "resolved: 1 resolved"], f"killed at second {killed_at}"
+        is_in_flight = moment == "after the send" and len(phone.got) > len({one.message_id for one in phone.got})
+        assert len(phone.got) == 2 + is_in_flight
+
+
+@pytest.mark.parametrize("down_for", [1, 4, 9, 20])
+def test_what_ended_while_the_agent_was_down_is_told_as_over(tmp_path: Path, down_for: int) -> None:
+    host = Host(lambda now: 5 <= now - T0 < 15)
+    phone = Phone()
+    house = House(tmp_path / "a.sqlite", phone, host, T0)
+    for second in range(12):
+        house.live(T0 + second)
+    house = House(tmp_path / "a.sqlite", phone, host, T0 + 12 + down_for)
+    for second in range(12 + down_for, 50):
+        house.live(T0 + second)
+    assert phone.heard == ["firing: 1 new", "resolved: 1 resolved"]
+
+
+def test_a_silence_survives_a_restart_and_its_end_tells_what_still_fires(tmp_path: Path) -> None:
+    phone, path = Phone(), tmp_path / "a.sqlite"
+    desk = Desk(Book(str(path)), policy(phone), T0)
+    desk.silence(new_silence('alertname="DiskFull"', T0, T0 + 100, "moving it"), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    desk = Desk(Book(str(path)), policy(phone), T0 + 1)
+    desk.take([alert(severity="critical")], {}, T0 + 1)
+    desk.settle(T0 + 1)
+    told(desk, T0 + 99, phone)
+    assert phone.heard == []
+    assert "silenced by" in " ".join(line.sentence for line in desk.log())
+    assert desk.next_due(T0 + 99) == T0 + 100
+    told(desk, T0 + 100, phone)
+    assert phone.heard == ["firing: 1 new"]
+
+
+def test_an_ended_silence_is_noticed_at_once(tmp_path: Path) -> None:
+    phone = Phone()
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    silence = desk.silence(new_silence('alertname="DiskFull"', T0, T0 + 9000, "moving it"), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    desk.unsilence(silence.id, T0 + 5)
+    told(desk, T0 + 5, phone)
+    assert phone.heard == ["firing: 1 new"]
+    with pytest.raises(KeyError):
+        desk.unsilence(silence.id, T0 + 6)
+
+
+def test_after_six_hours_without_a_way_out_the_present_state_arrives_and_no_replay(tmp_path: Path) -> None:
+    is_down = True
+    phone = Phone(fails=lambda: Retryable("http status 503", kind="http_503") if is_down else None)
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    now = T0
+    for minute in range(360):
+        now = T0 + minute * 60
+        one = alert(severity="critical", starts_at=now, n=str(minute % 3))
+        desk.take([one if (minute // 3) % 2 == 0 else one.resolved(now)], {}, now)
+        told(desk, now, phone)
+    last = {str(n): (range(n, 360, 3)[-1] // 3) % 2 == 0 for n in range(3)}
+    assert phone.got == []
+    is_down = False
+    until = now + 900
+    while (due := desk.next_due(now)) is not None and due <= until:
+        now = max(due, now + 0.001)
+        told(desk, now, phone)
+    assert len(phone.got) <= 2
+    state = {dict(one.labels)["n"]: one.is_firing for note in phone.got for one in note.alerts}
+    assert {n: state.get(n, False) for n in last} == last
+
+
+def test_ten_thousand_alerts_at_once_are_a_few_messages_in_little_memory(tmp_path: Path) -> None:
+    phone = Phone()
+    options = OutboxOptions(rate=5)
+    tree = {"receiver": "phone", "group_by": ["instance"], "group_wait": "0s"}
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone, tree=tree, outbox=options), T0)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    alerts = [alert(instance=f"host{n % 500}", device=f"sd{n}") for n in range(10_000)]
+    desk.take(alerts, {}, T0)
+    now = T0
+    for _ in range(600):
+        told(desk, now, phone)
+        due = desk.next_due(now)
+        if due is None or due > T0 + 600:
+            break
+        now = max(due, now + 0.01)
+    assert 1 <= len(phone.got) <= 50
+    assert max(len(note.alerts) + note.truncated_alerts for note in phone.got) == 10_000
+    assert max(len(note.alerts) for note in phone.got) <= 200
+    # Alerts, their groups, and the text of what is saved: tens of megabytes, not hundreds.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 150 * 1024
+
+
+def test_a_disk_that_takes_nothing_does_not_stop_the_page_about_it(tmp_path: Path) -> None:
+    phone, path = Phone(), tmp_path / "a.sqlite"
+    book = Book(str(path))
+    desk = Desk(book, policy(phone), T0)
+    book.connection.execute("PRAGMA max_page_count = 1")  # SQLite's own way to be full
+    for n in range(50):  # the free pages inside the file are used first
+        desk.take([alert(severity="critical", n=str(n), text="x" * 4000)], {}, T0)
+    assert "full" in desk.trouble
+    told(desk, T0, phone)
+    assert sum(len(note.alerts) for note in phone.got) == 50
+    told(desk, T0 + 61, phone)
+    assert desk.trouble == ""
+    desk.close()
+    again = Desk(Book(str(path)), policy(phone), T0 + 62)
+    assert "delivered to phone" in " ".join(line.sentence for line in again.log())
+
+
+def test_a_damaged_file_is_set_aside_and_alerting_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    phone = Phone()
+    desk = Desk(Book(str(path)), policy(phone), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    assert (desk.set_aside, phone.heard) == (f"{path}.corrupt-1", ["firing: 1 new"])
+
+
+def test_saved_state_that_makes_no_sense_is_said_and_left_out(tmp_path: Path) -> None:
+    book = Book(str(tmp_path / "a.sqlite"))
+    for name in ("groups", "flaps", "silences"):
+        book.write(name, b"[1, 2")
+    desk = Desk(book, policy(Phone()), T0)
+    assert [remark.split(" of before")[0] for remark in desk.remarks] == ["the flaps", "the silences", "the groups"]
+
+
+def test_a_refusal_is_counted_and_explained(tmp_path: Path) -> None:
+    phone = Phone(fails=lambda: Rejected("http status 404", kind="http_404"))
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    assert (desk.deliveries["phone"].refused, desk.deliveries["phone"].error) == (1, "http status 404")
+    assert "refused it" in desk.log()[-1].sentence
+
+
+def test_without_a_receiver_nothing_is_queued_and_the_log_says_why(tmp_path: Path) -> None:
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), Policy(), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    assert desk.work(T0 + 30) == []
+    assert desk.counts() == {}
+    assert "no receiver is configured" in desk.log()[-1].sentence
+
+
+def test_inhibition_holds_from_the_first_second_after_a_restart(tmp_path: Path) -> None:
+    rule = parse_inhibit_rule(
+        {"source_matchers": ["alertname=HostDown"], "target_matchers": ["alertname=DiskFull"]}, ""
+    )
+    phone, path = Phone(), tmp_path / "a.sqlite"
+    desk = Desk(Book(str(path)), policy(phone, inhibit_rules=(rule,)), T0)
+    desk.take([alert("HostDown", severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    desk = Desk(Book(str(path)), policy(phone, inhibit_rules=(rule,)), T0 + 10)
+    desk.take([alert("DiskFull", severity="critical")], {}, T0 + 10)
+    desk.settle(T0 + 10)
+    told(desk, T0 + 10, phone)
+    assert len(phone.got) == 1
+    assert any("inhibited by" in line.sentence for line in desk.log())
+
+
+def test_a_reload_that_moves_an_alert_tells_the_new_receiver_and_forgets_the_old_group(tmp_path: Path) -> None:
+    old, new = Phone(), Phone()
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(old), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, old)
+    root = parse_route({"receiver": "new", "group_by": ["alertname"], "group_wait": "0s"}, ["new"], [])
+    desk.reload(Policy(root, {"new": new}, flap=FlapPolicy(changes=0)), T0 + 10)
+    told(desk, T0 + 10, new)
+    assert new.heard == ["firing: 1 new"]
+    assert desk.groups == 1
+    desk.take([alert(severity="critical").resolved(T0 + 20)], {}, T0 + 20)
+    told(desk, T0 + 30, new)
+    assert new.heard == ["firing: 1 new", "resolved: 1 resolved"]
+    assert desk.groups == 0
+
+
+def test_what_waits_for_a_receiver_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    phone = Phone(fails=lambda: Retryable("no answer", kind="network"))
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    desk.reload(Policy(), T0 + 1)
+    assert desk.counts() == {"expired": 1}
+    assert "no receiver is called phone any more" in desk.log()[-1].sentence
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_wall_clock_that_jumps_moves_no_timer(tmp_path: Path, jump: float) -> None:
+    phone = Phone()
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    desk.clock_was_set(jump)
+    assert desk.next_due(T0 + jump) == T0 + jump + 4 * 3600
+    desk.take([alert(severity="critical", n="2", starts_at=T0 + jump + 10)], {}, T0 + jump + 10)
+    assert desk.next_due(T0 + jump + 10) == T0 + jump + 300
+
+
+def test_flapping_is_told_once_and_remembered_over_a_restart(tmp_path: Path) -> None:
+    phone, path = Phone(), tmp_path / "a.sqlite"
+    flap = FlapPolicy(changes=4, window=600, first_hold=300)
+    desk = Desk(Book(str(path)), policy(phone, flap=flap), T0)
+    one = alert(severity="critical")
+    for second in range(0, 60, 10):
+        is_on = second % 20 == 0
+        desk.take([one if is_on else one.resolved(T0 + second)], {}, T0 + second)
+        told(desk, T0 + second + 2, phone)
+        desk = Desk(Book(str(path)), policy(phone, flap=flap), T0 + second + 3)
+        desk.settle(T0 + second + 3)
+    assert phone.heard[-1] == "firing: 1 flapping"
+    count = len(phone.got)
+    told(desk, T0 + 100, phone)
+    assert len(phone.got) == count
+    told(desk, T0 + 330, phone)  # it changed in the hold, so that is doubled
+    told(desk, T0 + 930, phone)
+    told(desk, T0 + 932, phone)
+    assert phone.heard[-1] == "resolved: 1 resolved"
+
+
+def test_a_failed_write_leaves_memory_as_the_file_has_it(tmp_path: Path) -> None:
+    phone = Phone()
+    book = Book(str(tmp_path / "a.sqlite"))
+    desk = Desk(book, policy(phone), T0)
+    book.connection.execute("CREATE TRIGGER no BEFORE INSERT ON desk BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.IntegrityError):
+        desk.take([alert(severity="critical")], {}, T0)
+    assert desk.groups == 0
+    book.connection.execute("DROP TRIGGER no")
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    assert phone.heard == ["firing: 1 new"]
+
+
+def test_labels_that_are_no_text_are_told_all_the_same(tmp_path: Path) -> None:
+    phone = Phone()
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)
+    odd = replace(
+        alert(severity="critical"), labels=(("alertname", "DiskFull"), ("mount", "/m\udcff"), ("severity", "critical"))
+    )
+    desk.take([odd], {}, T0)
+    told(desk, T0, phone)
+    (note,) = phone.got
+    assert dict(note.alerts[0].labels)["mount"] == "/m?"
+
+
+def test_it_is_known_why_an_alert_would_not_be_told(tmp_path: Path) -> None:
+    desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(Phone()), T0)
+    desk.silence(new_silence('alertname="DiskFull"', T0, T0 + 100, "moving it"), T0)
+    assert "moving it" in desk.quiet(alert().labels, T0)
+    assert desk.quiet(Alert((("alertname", "Other"),)).labels, T0) == ""
+    assert desk.receivers(alert().labels) == ["phone"]
