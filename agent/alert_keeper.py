@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -78,6 +78,7 @@ class AlertKeeper:
         self._senders: dict[str, Worker] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._opened = asyncio.Event()
         self._evaluated: set[str] = set()
         self._evaluated_at: float | None = None
         self._ahead_ns: int | None = None
@@ -110,6 +111,7 @@ class AlertKeeper:
             except (sqlite3.Error, TimeoutError, OSError) as error:
                 self._fault("alerts.cannot_open", error)
                 await self._clock.sleep_until(self._clock.monotonic() + _LONGEST_SLEEP_S)
+        self._opened.set()
         scheduler = RuleScheduler(
             self.engine, self._clock, self._call, self._deliver, self._failed, self.options.rules.interval
         )
@@ -212,9 +214,7 @@ class AlertKeeper:
                 continue
             self._trouble = ""
             for one in claimed:
-                task = asyncio.create_task(self._send(one), name=f"notify {one.notification.receiver}")
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._in_background(self._send(one))
             await self._sleep(due, bool(claimed))
 
     def _turn(self, desk: Desk, is_settled: bool) -> tuple[list[Claimed], float | None]:
@@ -257,10 +257,7 @@ class AlertKeeper:
                         exc_info=outcome.__cause__)  # fmt: skip
         else:
             log.info("notify.sent", receiver=receiver, reason=claimed.notification.reason)
-        try:
-            await self.on_desk(lambda desk: desk.done(claimed, outcome, self.now()))
-        except (sqlite3.Error, TimeoutError) as error:
-            self._fault("alerts.cannot_tell", error)
+        await self.on_desk(lambda desk: desk.done(claimed, outcome, self.now()))
         self._wake.set()
 
     async def _attempt(self, receiver: str, notifier: Notifier, claimed: Claimed) -> Outcome:
@@ -284,15 +281,11 @@ class AlertKeeper:
 
     def note(self, note: DigestNote) -> None:
         """A line for the next digests, such as the result of a backup."""
-        task = asyncio.create_task(self._note(note))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._in_background(self._note(note))
 
     async def _note(self, note: DigestNote) -> None:
-        try:
-            await self.on_desk(lambda desk: desk.note(note))
-        except (sqlite3.Error, TimeoutError) as error:
-            self._fault("alerts.cannot_tell", error)
+        await self._opened.wait()
+        await self.on_desk(lambda desk: desk.note(note))
 
     def look(self) -> None:
         """Something has changed: see at once what is due."""
@@ -315,12 +308,29 @@ class AlertKeeper:
             raise ConfigError(rules.errors)
         return rules
 
-    async def take_over(self, options: AlertingOptions, rules: RuleSet) -> None:
-        """Go on with these; alerts of rules that stay go on as they are. Raise sqlite3.Error or TimeoutError."""
+    def take_over(self, options: AlertingOptions, rules: RuleSet) -> None:
+        """Go on with these, in a moment; alerts of rules that stay go on as they are."""
         self.options, self.rules = options, rules
+        self._in_background(self._take_over(options, rules))
+
+    async def _take_over(self, options: AlertingOptions, rules: RuleSet) -> None:
+        await self._opened.wait()
         await self.on_desk(lambda desk: desk.reload(options.policy(), self.now()))
         await self._call(lambda: self.engine.load(rules.groups, self.now()))
         self._wake.set()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else; a file or a thread that fails is said."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except (sqlite3.Error, TimeoutError) as error:
+                self._fault("alerts.cannot_tell", error)
+
+        task = asyncio.create_task(guarded())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     # What others ask.
 

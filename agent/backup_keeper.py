@@ -31,7 +31,6 @@ DRILLS_FILE: Final = "backup-drill-runs.json"
 # What belongs to the daemon's own life, or is set by the runner.
 _NOT_HANDED_ON: Final = frozenset({"PATH", "LANG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
                                    "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID"})  # fmt: skip
-_ADVICE: Final = "put a job into"
 
 
 def load(directory: str = JOBS_DIRECTORY) -> tuple[dict[str, Job], list[Problem]]:
@@ -104,9 +103,11 @@ class BackupKeeper:
         """Until cancelled; without a job, wait for a reload that brings one. A run that is on is ended then."""
         self._task = asyncio.current_task()
         await self._has_jobs.wait()
+        from backup.errors import BackupError
+
         try:
             self._schedulers = self._build()
-        except Exception as error:
+        except BackupError as error:
             # Its own file cannot be read: said, and the rest of the agent goes on.
             self._trouble = str(error)
             log.error("backup.no_schedule", reason=self._trouble, consequence="no job runs by itself")
@@ -285,7 +286,7 @@ class BackupKeeper:
         name = str(request.get("job", ""))
         if name not in self._jobs:
             known = ", ".join(self._jobs)
-            raise ControlError(f"{name}: no such job; " + (f"there are: {known}" if known else f"{_ADVICE} backup.d"))
+            raise ControlError(f"{name}: no such job; " + (f"there are: {known}" if known else "put one into backup.d"))
         if not self._schedulers or self._is_ended:
             raise ControlError(f"{name}: jobs do not run now" + (f": {self._trouble}" if self._trouble else ""))
         is_drill = request.get("drill") is True

@@ -141,14 +141,27 @@ def list_backups(at: Desk, jobs: tuple[str, ...], target: str | None, as_json: b
         click.echo(json.dumps({"backups": told, "problems": at.problems}, indent=1))
         return
     now = time.time()
-    table = Table("job", "backup", "target", "age", "size", "proved", "drilled", "", box=None, header_style="bold")
+    table = _table("job", "backup", "target", "age", "size", "proved", "drilled", "")
     for job, name, one in rows:
         table.add_row(job.name, one.id, name, _age(now, one.finished_at), format_size(one.stored_bytes),
                       _proved(one, now), _age(now, one.drilled_at), _remarks(one))  # fmt: skip
     if rows:
-        Console(soft_wrap=True).print(table)
+        _print(table)
     else:
         click.echo("no backups", err=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(name, no_wrap=name != "because")  # an id that is cut short cannot be copied
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    # Into a file or pipe nothing is cut; a narrow terminal wraps by itself.
+    Console(width=max(console.width, 100 if console.is_terminal else 240), soft_wrap=True).print(table)
 
 
 def facts(one: Manifest) -> dict[str, Any]:
@@ -238,13 +251,13 @@ def prune(at: Desk, jobs: tuple[str, ...], target: str | None, dry_run: bool, al
     if as_json:
         click.echo(json.dumps({"plans": told, "dry_run": dry_run}, indent=1))
         return
-    table = Table("job", "target", "backup", "", "because", box=None, header_style="bold")
+    table = _table("job", "target", "backup", "", "because")
     for each in told:
         for one in each["decisions"]:
             style = "red" if one["action"] == "delete" else ""
             table.add_row(each["job"], each["target"], one["id"], Text(one["action"], style=style),
                           Text("; ".join(one["reasons"])))  # fmt: skip
-    Console(soft_wrap=True).print(table)
+    _print(table)
 
 
 def _planned(at: Desk, job: Job, only: str | None, allow_most: bool, *, delete: bool = False) -> list[dict[str, Any]]:
@@ -292,5 +305,3 @@ def _set_pinned(at: Desk, which: tuple[str, ...], target: str | None, *, pinned:
                 at.problem(f"{found.place.name}: {error}")
             else:
                 click.echo(f"{found.place.name}: {found.manifest.id} is {'pinned' if pinned else 'no longer pinned'}")
-
-

@@ -51,6 +51,10 @@ class Found:
     manifest: Manifest
 
 
+class Busy(BackupError):
+    """Somebody else works on the job; trying again later helps."""
+
+
 class Desk:
     """The jobs of this host. `host`: whose backups are meant; another name than our own only reads."""
 
@@ -139,11 +143,10 @@ class Desk:
 
     @contextlib.contextmanager
     def hold(self, job: Job) -> Iterator[None]:
-        """Nobody else works on the job meanwhile; the command ends with 75 when somebody does."""
+        """Nobody else works on the job meanwhile. Raise Busy when somebody does."""
         with lock(self.state_dir, job.name) as is_ours:
             if not is_ours:
-                click.echo(f"{job.name}: runs now; wait for it to end", err=True)
-                sys.exit(BUSY)
+                raise Busy(f"{job.name}: runs now; wait for it to end")
             yield
 
     @contextlib.contextmanager
@@ -213,7 +216,7 @@ def with_desk(command: Command) -> Command:
             command(at, **given)
         except (BackupError, ValueError) as error:
             click.echo(str(error), err=True)
-            sys.exit(FAILED)
+            sys.exit(BUSY if isinstance(error, Busy) else FAILED)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)

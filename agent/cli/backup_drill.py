@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from agent.cli.backup_desk import Desk, Found, redactor
+from agent.cli.backup_desk import Busy, Desk, Found, redactor
 from agent.cli.backup_progress import Bar, Counted
 from backup import catalogue
 from backup.assertions import Assertion
@@ -20,8 +21,9 @@ from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed
 from backup.job import Drill, Job
+from backup.source import Work
 from backup.verify import identity_of
-from backup.worker import EVERY_JOB, FAILED, OK, lock
+from backup.worker import BUSY, EVERY_JOB, FAILED, OK, lock
 
 EVIDENCE = "backup-drills"  # directory in the state directory
 _MOST_REPORTS = 60  # of a job: five years of monthly drills
@@ -33,7 +35,7 @@ def deadline_of(job: Job) -> float:
     return (job.drill or Drill()).deadline
 
 
-def carry_out(at: Desk, found: Found, guard: Guard, bar: Bar | None = None, identity: str | None = None) -> Evidence:
+def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identity: str | None = None) -> Evidence:
     """Drill one backup, keep the report, and mark the backup as drilled. Raise BackupError when it cannot begin."""
     job, place = found.job, found.place
     assertions: Sequence[Assertion] = job.drill.assertions if job.drill is not None else ()
@@ -42,13 +44,10 @@ def carry_out(at: Desk, found: Found, guard: Guard, bar: Bar | None = None, iden
         raise Refused(f"{found.manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip
     target: Any = place.target if bar is None else Counted(place.target, bar.add)
-    with at.work(job, guard) as work:
-        evidence = drill(found.manifest, target, at.source(job), work, assertions, now=time.time(), identity=key)
-        if at.is_own and evidence.is_passed:
-            catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
+    evidence = drill(found.manifest, target, at.source(job), work, assertions, now=time.time(), identity=key)
+    if at.is_own and evidence.is_passed:
+        catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
     _keep(at, job, evidence)
-    report = evidence.report()
-    at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
     return evidence
 
 
@@ -74,27 +73,33 @@ def work_drill(at: Desk, job: Job) -> int:
     said: dict[str, Any] = {}
     error: str | None
     try:
-        _wait_for_others(at, guard)
-        with lock(at.state_dir, EVERY_JOB):
-            evidence = carry_out(at, newest(at, job), guard)
+        with at.work(job, guard) as work, _turn(at, guard):
+            evidence = carry_out(at, newest(at, job), work)
         said, error = evidence.report(), reason(evidence)
+    except Busy as busy:
+        _put({"event": "result", "job": job.name, "status": "busy", "error": str(busy), "is_slot_done": False})
+        return BUSY
     except (BackupError, ValueError) as failure:
         error = redactor(job)(str(failure))
-        at.remember(job, lambda known: known.was_drilled({}, "fail", error))
     finally:
         guard.close()
     is_passed = error is None
-    result = {**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
-              "is_slot_done": is_passed}  # fmt: skip
-    click.echo(json.dumps(result, default=str))
+    _put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
+          "is_slot_done": is_passed})  # fmt: skip
     return OK if is_passed else FAILED
 
 
-def _wait_for_others(at: Desk, guard: Guard) -> None:
-    """A drill takes its turn among the jobs. Raise Stopped."""
+def _put(result: dict[str, Any]) -> None:
+    click.echo(json.dumps(result, default=str))
+
+
+@contextlib.contextmanager
+def _turn(at: Desk, guard: Guard) -> Iterator[None]:
+    """A drill takes its turn among the jobs, whose own lock it holds, as a run does. Raise Stopped."""
     while True:
-        with lock(at.state_dir, EVERY_JOB) as is_free:
-            if is_free:
+        with lock(at.state_dir, EVERY_JOB) as is_ours:
+            if is_ours:
+                yield
                 return
         guard.wait(_ASK_AGAIN_S)
 

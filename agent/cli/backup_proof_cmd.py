@@ -57,13 +57,15 @@ def verify(at: Desk, which: tuple[str, ...], when: str | None, is_all: bool, lev
     job = found[0].job
     if is_all:
         found = [Found(job, place, one) for place in at.places(job, target) for one in place.known.manifests]
-    told = []
     with bar(f"{job.name}: verify") as shown:
         shown.expect(sum(one.manifest.stored_bytes for one in found))
-        for one in found:
-            told.append(_verify(at, one, level, identity, shown))
+        told = [_verify(at, one, level, identity, shown) for one in found]
     if as_json:
         click.echo(json.dumps({"verified": told}, indent=1))
+        return
+    for each in told:
+        if not each["problems"]:
+            click.echo(f"{each['target']}: {each['id']} is right, proved at level {each['level']}")
 
 
 def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar) -> dict[str, Any]:
@@ -83,7 +85,6 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
     for sentence in done.problems:
         at.problem(f"{place.name}: {done.manifest.id}: {work.redact(sentence)}")
     if not done.problems:
-        shown.say(f"{place.name}: {done.manifest.id} is right, proved at level {done.manifest.level}")
         at.remember(job, lambda known: known.was_verified(place.name, done.manifest.verified_at))
     return {"job": job.name, "target": place.name, "id": done.manifest.id, "level": done.manifest.level,
             "problems": [work.redact(each) for each in done.problems]}  # fmt: skip
@@ -171,9 +172,12 @@ def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None
     found = next((one for one in every if one.place.name == preferred), every[0])
     with bar(f"{job.name}: drill {found.manifest.id}") as shown:
         shown.expect((2 if found.place.target.is_near else 1) * found.manifest.stored_bytes)
-        evidence = carry_out(at, found, Guard(deadline_of(job), f"{job.name}: drill"), shown, identity)
+        with at.work(job, Guard(deadline_of(job), f"{job.name}: drill")) as work:
+            evidence = carry_out(at, found, work, shown, identity)
+    report = evidence.report()
+    at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
     if as_json:
-        click.echo(json.dumps(evidence.report(), indent=1, default=str))
+        click.echo(json.dumps(report, indent=1, default=str))
     else:
         for name, outcomes in evidence.archives.items():
             for one in outcomes:

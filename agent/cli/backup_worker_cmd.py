@@ -1,4 +1,4 @@
-"""`vigilhost backup-worker JOB`: one run of one job as a process of its own, for the agent and `vigilhost backup run`."""
+"""`vigilhost backup-worker JOB`: one run of a job as a process of its own, for the agent and `vigilhost backup run`."""
 
 from __future__ import annotations
 

@@ -225,6 +225,8 @@ class Restic:
                 if not _LOCKED.search(str(error)) or monotonic() + _ASK_AGAIN_S > gives_up_at:
                     raise TargetFailed(f"{self._shown('')}: {error}") from None
                 guard.wait(_ASK_AGAIN_S)
+                # The other may have been killed a moment ago: only then this removes its lock.
+                self._run("unlock")
             finally:
                 guard.close()
                 os.close(output)

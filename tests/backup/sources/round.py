@@ -22,7 +22,7 @@ from backup.errors import BackupError
 from backup.job import Job
 from backup.manifest import Manifest
 from backup.redact import Redactor, secrets_in
-from backup.restore import parts, restore
+from backup.restore import parts, recipe, restore
 from backup.source import Restored, Source, Work
 from backup.verify import Verified, verify
 from tests.backup.hosts import BackedUp, Ended, built_source, ended
@@ -73,6 +73,15 @@ class Round:
 
     def verify(self) -> Verified:
         return verify(self.newest, self.host.target(), self.source, self.work(), level=2, now=time.time())
+
+    def by_hand(self, name: str, environment: dict[str, str], **words: str) -> None:
+        """Restore an archive as the printed recipe says, with `words` in place of its capital ones."""
+        lines = recipe(self.newest, self.host.target(), self.source).splitlines()
+        line = lines[lines.index(f"# {name}") + 2]
+        for word, value in words.items():
+            line = line.replace(word, value)
+        subprocess.run(["bash", "-o", "pipefail", "-ec", line], check=True, capture_output=True,
+                       env={"PATH": os.environ["PATH"], **environment}, timeout=60)  # fmt: skip
 
     def check(self, name: str, content: bytes) -> BackupError | None:
         """What the source's decode check says of some bytes; None when it finds them right."""

@@ -227,6 +227,15 @@ def test_a_restore_harms_no_volume_that_is_used_or_full(host: BackedUp, docker: 
     assert (files / "sub" / "file").read_text() == "precious"
 
 
+def test_the_printed_recipe_restores_without_us(host: BackedUp, docker: Docker) -> None:
+    before = tree(a_volume(docker, "shop"))
+    round_ = a_round(host, docker, volumes=["shop"])
+    round_.back_up()
+    docker.cli("volume", "create", "again")
+    round_.by_hand("shop", {}, DIRECTORY=str(docker.files("again")))
+    assert tree(docker.files("again")) == before
+
+
 def test_a_drill_looks_for_files(host: BackedUp, docker: Docker) -> None:
     a_volume(docker, "shop")
     round_ = a_round(host, docker, volumes=["shop"])

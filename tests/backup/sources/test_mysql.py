@@ -78,6 +78,16 @@ def test_a_database_that_was_dropped_comes_back_as_it_was(host: BackedUp, mariad
     assert digest(mariadb) == before
 
 
+def test_the_printed_recipe_restores_without_us(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
+    round_ = a_round(host, mariadb, databases=[shop])
+    round_.back_up()
+    mariadb.sql("CREATE DATABASE again")
+    round_.by_hand(shop, {"MYSQL_HOST": LOOPBACK, "MYSQL_TCP_PORT": str(mariadb.port), "MYSQL_PWD": mariadb.password,
+                          "USER": "root"}, DATABASE="again")  # fmt: skip
+    sums = mariadb.sql("CHECKSUM TABLE shop.users, again.users, shop.orders, again.orders")
+    assert (sums[0][1], sums[2][1]) == (sums[1][1], sums[3][1])
+
+
 def test_the_sandbox_line_is_stripped_and_only_that(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
     round_ = a_round(host, mariadb, databases=[shop])
     round_.back_up()

@@ -82,6 +82,17 @@ def test_a_database_that_was_dropped_comes_back_as_it_was(host: BackedUp, postgr
     assert [name for name in names(postgresql) if "drill" in name] == []
 
 
+def test_the_printed_recipe_restores_without_us(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
+    before = postgresql.sql(DIGEST, shop)
+    round_ = a_round(host, postgresql, databases=[shop])
+    round_.back_up()
+    postgresql.sql("CREATE DATABASE again TEMPLATE template0")
+    login = {"PGHOST": str(postgresql.socket_dir), "PGPORT": str(postgresql.port), "PGUSER": "postgres"}
+    round_.by_hand(shop, login, DATABASE="again")
+    round_.by_hand(GLOBALS, login)
+    assert postgresql.sql(DIGEST, "again") == before
+
+
 def test_dumps_are_not_compressed_twice(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
     manifest = a_round(host, postgresql, databases=[shop]).back_up()
     dump = manifest.archives[0]

@@ -1,0 +1,295 @@
+"""`vigilhost backup` with real jobs: what it prints, what it changes, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent import backup_results
+from agent.cli.group import cli
+from backup.worker import lock
+from tests.backup.hosts import HOST, BackedUp, age_key, tree
+from tests.servers.programs import need
+
+
+class Operator:
+    """Types commands; `host` is the one that is backed up."""
+
+    def __init__(self, host: BackedUp) -> None:
+        self.host = host
+        self.config = host.directory / "vigilhost.yaml"
+        self.config.write_text(f"hostname: {HOST}\n")
+
+    def types(self, *words: str, code: int = 0) -> Result:
+        where = ["--config", str(self.config), "--jobs", str(self.host.directory / "backup.d"), "--state-dir",
+                 str(self.host.directory / "state")]  # fmt: skip
+        done = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["backup", words[0], *where, *words[1:]])
+        assert done.exit_code == code, (done.stdout, done.stderr, done.exception)
+        return done
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.types(*words, "--json", code=code).stdout)
+
+    def known(self, job: str = "job") -> backup_results.Result:
+        found = backup_results.load(str(self.host.directory / "state"), job)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    need("tar", "zstd", "age", "setpriv")
+    host = BackedUp(tmp_path)
+    (host.source / "file").write_text("hello\n")
+    (host.source / "more").mkdir()
+    (host.source / "more" / "link").symlink_to("../file")
+    host.job()
+    return Operator(host)
+
+
+def everything(host: BackedUp) -> dict[str, Any]:
+    return {"store": tree(host.store), "source": tree(host.source)}
+
+
+def stored_archive(host: BackedUp) -> Path:
+    (found,) = host.store.rglob("files.tar.zst")
+    return found
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_run_says_where_the_backup_is_and_is_remembered_for_the_agent(operator: Operator) -> None:
+    done = operator.types("run", "job")
+    (made,) = operator.host.manifests()
+    assert done.stdout.startswith(f"store: {made.id}, ")
+    known = operator.known()
+    assert (known.status, known.backup, known.targets["store"].last_success_at) == ("ok", made.id, made.finished_at)
+
+
+def test_a_run_that_fails_says_why_and_ends_with_1(operator: Operator) -> None:
+    operator.host.job(source={"files": {"paths": ["/nowhere"]}})
+    done = operator.types("run", "job", code=1)
+    assert "/nowhere: no such file or directory" in done.stderr
+    assert operator.known().status == "fail"
+    assert operator.host.stored() == []
+
+
+def test_a_run_while_the_job_runs_ends_with_75_and_changes_nothing(operator: Operator) -> None:
+    with lock(str(operator.host.directory / "state"), "job"):
+        assert operator.json("run", "job", code=75)["status"] == "busy"
+        assert "runs now" in operator.types("prune", "job", code=75).stderr
+    assert operator.known().status == "never"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "nope"), "nope: no such job in"),
+        (("list", "nope"), "nope: no such job in"),
+        (("list", "job", "--target", "nope"), "there are: store"),
+        (("restore", "job"), "--to: is missing"),
+        (("verify", "job", "--at", "yesterday"), "'yesterday' is no time"),
+        (("verify", "job", "2023", "more"), "write a job, a backup's id"),
+        (("show", "job", "20", "--target", "nope"), "nope: no such target"),
+    ],
+)
+def test_what_was_asked_wrongly_ends_with_2(operator: Operator, words: tuple[str, ...], said: str) -> None:
+    if words[:2] == ("list", "job"):
+        words = ("verify", *words[1:])  # a list over all jobs passes over those without the target
+    assert said in operator.types(*words, code=2).stderr
+
+
+def test_a_job_that_is_written_wrongly_ends_with_2_and_says_where(operator: Operator) -> None:
+    (operator.host.directory / "backup.d" / "job.yaml").write_text("sourse: {}\n")
+    assert "did you mean 'source'" in operator.types("list", code=2).stderr
+
+
+def test_list_and_show_tell_what_is_kept(operator: Operator) -> None:
+    operator.types("run", "job")
+    (made,) = operator.host.manifests()
+    (listed,) = operator.json("list")["backups"]
+    assert (listed["id"], listed["level"], listed["pinned"], listed["target"]) == (made.id, 2, False, "store")
+    assert made.id in operator.types("list").stdout
+    shown = operator.types("show", made.id[:18]).stdout
+    assert made.archives[0].sha256 in shown
+    assert "tar --extract" in shown
+    assert operator.json("show", "job")["id"] == made.id
+
+
+def test_a_manifest_that_was_changed_is_said_and_the_others_are_listed(operator: Operator) -> None:
+    operator.types("run", "job")
+    operator.types("run", "job")
+    first = operator.host.manifests()[0]
+    flip(operator.host.store / first.stored_name)
+    done = operator.types("list", code=1)
+    assert first.stored_name in done.stderr
+    assert operator.host.manifests()[0].id in done.stdout
+
+
+def test_verify_finds_a_flipped_bit_and_restore_refuses_it(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    assert "is right, proved at level 2" in operator.types("verify").stdout
+    flip(stored_archive(operator.host))
+    refused = operator.types("restore", "job", "--to", str(tmp_path / "to"), code=1)
+    assert "not those that were written" in refused.stderr
+    assert not (tmp_path / "to").exists()
+    (found,) = operator.json("verify", code=1)["verified"]
+    assert "not those that were written" in found["problems"][0]
+    assert not operator.host.manifests()[0].is_verified
+
+
+def test_a_restore_equals_the_original_and_its_commands_do_the_same(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    told = operator.json("restore", "job", "latest", "--to", str(tmp_path / "to"))
+    below = str(operator.host.source).lstrip("/")
+    assert tree(tmp_path / "to" / below) == tree(operator.host.source)
+    (tmp_path / "by hand").mkdir()
+    commands = told["recipe"].replace("DIRECTORY", f"'{tmp_path / 'by hand'}'")
+    subprocess.run(["sh", "-ec", commands], check=True, capture_output=True)
+    assert tree(tmp_path / "by hand" / below) == tree(operator.host.source)
+
+
+def test_a_restore_of_a_time_takes_the_newest_that_was_finished_by_then(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    (operator.host.source / "file").write_text("changed\n")
+    operator.types("run", "job")
+    first = operator.host.manifests()[0]
+    told = operator.json("restore", "--at", str(first.finished_at), "--to", str(tmp_path / "to"))
+    assert told["id"] == first.id
+    restored = tmp_path / "to" / str(operator.host.source).lstrip("/") / "file"
+    assert restored.read_text() == "hello\n"
+    assert "of that time or before" in operator.types("restore", "--at", "2001-01-01", "--to", "/x", code=1).stderr
+
+
+def test_a_restore_over_something_needs_force_and_moves_it_aside(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    to = tmp_path / "to"
+    to.mkdir()
+    (to / "mine").write_text("mine")
+    assert "not empty" in operator.types("restore", "--to", str(to), code=1).stderr
+    operator.types("restore", "--to", str(to), "--force")
+    (aside,) = tmp_path.glob("to.before-*")
+    assert (aside / "mine").read_text() == "mine"
+    assert not (to / "mine").exists()
+
+
+def test_dry_runs_change_nothing(operator: Operator, tmp_path: Path) -> None:
+    for _ in range(4):
+        operator.types("run", "job")
+    operator.host.job(retention={"keep_last": 2})
+    before = everything(operator.host)
+    said = operator.types("restore", "--to", str(tmp_path / "to"), "--dry-run").stdout
+    assert "would go to" in said
+    assert "tar --extract" in said
+    operator.types("prune", "--dry-run")
+    assert everything(operator.host) == before
+    assert not (tmp_path / "to").exists()
+
+
+def test_prune_deletes_what_its_dry_run_named_with_the_reasons(operator: Operator) -> None:
+    for _ in range(4):
+        operator.types("run", "job")
+    oldest = operator.host.manifests()[0].id
+    assert operator.types("pin", oldest).stdout == f"store: {oldest} is pinned\n"
+    operator.host.job(retention={"keep_last": 2})
+    (planned,) = operator.json("prune", "--dry-run")["plans"]
+    actions = [(one["action"], one["reasons"][0]) for one in planned["decisions"]]
+    assert actions == [("keep", "pinned"), ("delete", "no rule keeps it"),
+                       ("keep", "among the 2 that stay in any case"), ("keep", "newest verified")]  # fmt: skip
+    kept = [one["id"] for one in planned["decisions"] if one["action"] == "keep"]
+    operator.types("prune")
+    assert [one.id for one in operator.host.manifests()] == kept
+    operator.types("unpin", oldest)
+    operator.types("prune")
+    assert [one.id for one in operator.host.manifests()] == kept[1:]
+
+
+def test_prune_that_would_delete_most_is_refused_until_it_is_allowed(operator: Operator) -> None:
+    for _ in range(5):
+        operator.types("run", "job")
+    operator.host.job(retention={"keep_last": 2})
+    assert "more than half" in operator.types("prune", code=1).stderr
+    assert len(operator.host.manifests()) == 5
+    operator.types("prune", "--allow-most")
+    assert len(operator.host.manifests()) == 2
+
+
+def test_a_drill_leaves_evidence_and_a_measured_restore_time(operator: Operator) -> None:
+    path = str(operator.host.source / "file").lstrip("/")
+    operator.host.job(drill={"assertions": [{"file_exists": [path]}]})
+    operator.types("run", "job")
+    report = operator.json("drill", "job")
+    assert report["passed"]
+    (made,) = operator.host.manifests()
+    assert made.drilled_at is not None
+    assert operator.known().rto_s == made.rto_s == report["rto_s"]
+    (evidence,) = (operator.host.directory / "state" / "backup-drills").iterdir()
+    assert json.loads(evidence.read_text()) == report
+
+
+def test_a_drill_whose_assertion_is_not_met_fails(operator: Operator) -> None:
+    operator.host.job(drill={"assertions": [{"file_exists": ["nowhere"]}]})
+    operator.types("run", "job")
+    assert "FAIL files: nowhere exists: not there" in operator.types("drill", code=1).stdout
+    assert operator.host.manifests()[0].drilled_at is None
+    assert operator.known().drill_status == "fail"
+
+
+def test_an_encrypted_backup_is_restored_with_its_key_only(operator: Operator, tmp_path: Path) -> None:
+    recipient, key = age_key(operator.host)
+    operator.host.job(encryption={"recipients": [recipient]})
+    operator.types("run", "job")
+    assert "private key" in operator.types("restore", "--to", str(tmp_path / "to"), code=1).stderr
+    operator.types("restore", "--to", str(tmp_path / "to"), "--identity", str(key))
+    assert tree(tmp_path / "to" / str(operator.host.source).lstrip("/")) == tree(operator.host.source)
+
+
+def test_a_database_and_a_command_come_back(operator: Operator, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database, database:
+        database.execute("CREATE TABLE users (name)")
+        database.execute("INSERT INTO users VALUES ('ada')")
+    operator.host.job("app", source={"sqlite": {"paths": [str(tmp_path / "app.db")]}})
+    operator.host.job("words", source={"command": {"argv": ["/bin/echo", "two words"]}})
+    operator.types("run", "app")
+    operator.types("run", "words")
+    operator.types("restore", "app", "--to", str(tmp_path / "back.db"))
+    with closing(sqlite3.connect(tmp_path / "back.db")) as database:
+        assert database.execute("SELECT name FROM users").fetchall() == [("ada",)]
+    operator.types("restore", "words", "--to", str(tmp_path / "words"))
+    restored = tmp_path / "words"
+    file = restored if restored.is_file() else next(restored.iterdir())
+    assert file.read_text() == "two words\n"
+    assert "which job?" in operator.types("verify", "latest", code=2).stderr
+
+
+def test_the_backups_of_another_host_are_restored_but_not_written_to(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    operator.config.write_text("hostname: new-host\n")
+    assert "no complete backup" in operator.types("verify", "job", code=1).stderr
+    before = everything(operator.host)
+    operator.types("verify", "job", "--host", HOST)
+    operator.types("restore", "job", "--host", HOST, "--to", str(tmp_path / "to"))
+    assert tree(tmp_path / "to" / str(operator.host.source).lstrip("/")) == tree(operator.host.source)
+    assert everything(operator.host) == before
+
+
+def test_doctor_says_what_would_fail_and_what_no_job_covers(operator: Operator, tmp_path: Path) -> None:
+    socket = tmp_path / "root" / "run" / "postgresql" / ".s.PGSQL.5432"
+    socket.parent.mkdir(parents=True)
+    socket.touch()
+    said = operator.types("doctor", "--root", str(tmp_path / "root")).stdout
+    assert "PostgreSQL found" in said
+    assert "no job backs it up" in said
+    operator.host.job(source={"files": {"paths": ["/nowhere"]}})
+    assert "FAIL job: source: /nowhere" in operator.types("doctor", "job", code=1).stdout

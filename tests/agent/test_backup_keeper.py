@@ -1,0 +1,244 @@
+"""The daemon's side of backups: jobs run when due, what became of them is published, and none costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import backup_keeper, backup_results
+from agent.backup_keeper import BackupKeeper, worker_argv
+from agent.control import ControlError
+from agent.core.clock import FakeClock
+from tests.backup.hosts import HOST, BackedUp, command_job
+from tests.servers.programs import need
+
+NEVER = {"at": "never"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> BackedUp:
+    need("tar", "zstd", "setpriv")
+    found = BackedUp(tmp_path)
+    (found.source / "file").write_text("hello\n")
+    (tmp_path / "vigilhost.yaml").write_text(f"hostname: {HOST}\n")
+    return found
+
+
+def keeper(host: BackedUp, clock: FakeClock) -> BackupKeeper:
+    jobs, _ = backup_keeper.load(str(host.directory / "backup.d"))
+    argv = worker_argv(config=str(host.directory / "vigilhost.yaml"), jobs_dir=str(host.directory / "backup.d"),
+                       state_dir=str(host.directory / "state"))  # fmt: skip
+    return BackupKeeper(jobs, str(host.directory / "state"), clock, argv)
+
+
+Scene = Callable[[BackupKeeper, FakeClock], Awaitable[None]]
+
+
+def play(host: BackedUp, scene: Scene, start: float | None = None) -> None:
+    async def act() -> None:
+        clock = FakeClock(start if start is not None else time.time())
+        kept = keeper(host, clock)
+        task = asyncio.create_task(kept.run())
+        try:
+            await asyncio.sleep(0)
+            await scene(kept, clock)
+        finally:
+            await kept.close()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(act())
+
+
+async def until(is_so: Callable[[], bool], deadline_s: float = 30.0) -> None:
+    ends = time.monotonic() + deadline_s
+    while not is_so():
+        assert time.monotonic() < ends, "it did not come to be"
+        await asyncio.sleep(0.02)
+
+
+def values(kept: BackupKeeper) -> dict[tuple[str, ...], Any]:
+    """Every published value by name and tags."""
+    return {
+        (field.prom or "", *reading.tags): value
+        for reading in kept.readings()
+        for field, value in zip(reading.group.fields, reading.values, strict=True)
+        if value is not None
+    }
+
+
+def states(kept: BackupKeeper) -> list[str]:
+    return [tags[2] for tags, value in values(kept).items() if tags[0] == "vigilhost_backup_status" and value]
+
+
+def test_without_jobs_nothing_of_backups_is_imported(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+from agent.backup_keeper import BackupKeeper, load
+from agent.core.clock import SystemClock
+async def act():
+    for directory in {[str(tmp_path / "missing"), str(tmp_path)]!r}:
+        kept = BackupKeeper(load(directory)[0], {str(tmp_path)!r}, SystemClock(), ["true"])
+        task = asyncio.create_task(kept.run())
+        await asyncio.sleep(0.01)
+        assert list(kept.readings()) == [] and kept.summary()["state"] == "ok"
+        await kept.close()
+asyncio.run(act())
+print([name for name in sys.modules if name.split(".")[0] in ("backup", "cronsim", "click")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_runs_when_it_is_due_and_its_result_is_published(host: BackedUp) -> None:
+    host.job(schedule="hourly :30", rpo="2h")
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        before = values(kept)
+        assert states(kept) == ["never"]
+        assert before["vigilhost_backup_last_success_timestamp_seconds", "job", "store"] == 0.0
+        for _ in range(61):
+            await clock.advance(60)
+            if kept.summary()["running"]:
+                break
+        await until(lambda: kept.summary()["jobs"]["job"]["status"] != "never")
+        (made,) = host.manifests()
+        after = values(kept)
+        assert states(kept) == ["ok"]
+        assert after["vigilhost_backup_last_success_timestamp_seconds", "job", "store"] == made.finished_at
+        assert after["vigilhost_backup_last_verified_timestamp_seconds", "job", "store"] == made.verified_at
+        assert after["vigilhost_backup_size_bytes", "job", "store"] == made.stored_bytes
+        assert after["vigilhost_backup_rpo_target_seconds", "job"] == 7200.0
+        assert ("vigilhost_backup_last_drill_timestamp_seconds", "job") not in after
+        assert kept.summary()["state"] == "ok"
+
+    play(host, scene)
+
+
+def test_the_age_grows_until_there_is_a_copy_and_from_then_on_again(host: BackedUp) -> None:
+    host.job(schedule=NEVER)
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        age = ("vigilhost_backup_rpo_age_seconds", "job")
+        await clock.advance(1000)
+        assert values(kept)[age] == pytest.approx(1000)
+
+    play(host, scene, start=1_700_000_000.0)
+
+    async def after_a_restart(kept: BackupKeeper, clock: FakeClock) -> None:
+        assert values(kept)["vigilhost_backup_rpo_age_seconds", "job"] == pytest.approx(5000)
+
+    play(host, after_a_restart, start=1_700_005_000.0)
+
+
+def test_a_worker_that_is_killed_is_a_failure_and_is_tried_again(host: BackedUp) -> None:
+    pid_file, go = host.directory / "pid", host.directory / "go"
+    command_job(host, f"echo $PPID > {pid_file}.part; mv {pid_file}.part {pid_file}; "
+                f"while [ ! -e {go} ]; do sleep 0.05; done; echo copy",
+                schedule={"at": "hourly :30", "retry_wait": "5m"})  # fmt: skip
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        while not kept.summary()["running"]:
+            await clock.advance(60)
+        await until(pid_file.exists)
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        await until(lambda: kept.summary()["running"] is None)
+        told = kept.summary()
+        assert (states(kept), told["state"]) == (["fail"], "failing")
+        assert "SIGKILL" in told["jobs"]["job"]["error"]
+        assert host.manifests() == []
+        pid_file.unlink()
+        go.touch()
+        for _ in range(6):
+            await clock.advance(60)
+        await until(lambda: states(kept) == ["ok"])
+        assert len(host.manifests()) == 1
+
+    play(host, scene)
+
+
+def test_people_have_a_job_run_and_drilled_over_the_control_socket(host: BackedUp) -> None:
+    path = str(host.source / "file").lstrip("/")
+    host.job(schedule=NEVER, drill={"schedule": "never", "assertions": [{"file_exists": [path]}]}, rto="1h")
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        commands = kept.commands()
+        with pytest.raises(ControlError, match="nope: no such job; there are: job"):
+            await commands["backup_run"]({"job": "nope"})
+        assert values(kept)["vigilhost_backup_last_drill_timestamp_seconds", "job"] == 0.0
+        await commands["backup_run"]({"job": "job"})
+        await until(lambda: states(kept) == ["ok"])
+        await commands["backup_run"]({"job": "job", "drill": True})
+        await until(lambda: kept.summary()["jobs"]["job"]["drill"] != "never")
+        listed = (await commands["backup_list"]({}))["jobs"]["job"]
+        (made,) = host.manifests()
+        assert (listed["drill"], listed["rto_s"]) == ("ok", made.rto_s)
+        published = values(kept)
+        assert published["vigilhost_backup_rto_measured_seconds", "job"] == made.rto_s
+        assert published["vigilhost_backup_last_drill_timestamp_seconds", "job"] == made.drilled_at
+
+    play(host, scene)
+
+
+def test_a_reload_brings_jobs_and_takes_them_away(host: BackedUp) -> None:
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        assert values(kept) == {}
+        job = host.job(schedule=NEVER)
+        kept.reload({"job": job})
+        assert states(kept) == ["never"]
+        await until(lambda: kept.summary()["jobs"]["job"]["next_run_at"] is None and bool(kept._schedulers))
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: states(kept) == ["ok"])
+        kept.reload({})
+        assert values(kept) == {}
+
+    play(host, scene)
+
+
+def test_what_somebody_ran_by_hand_is_published_too(host: BackedUp) -> None:
+    host.job(schedule=NEVER)
+    state = str(host.directory / "state")
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        result = host.run().result
+        known = backup_results.load(state, "job")
+        assert known is not None
+        known.ran(result, result["status"], None, time.time())
+        backup_results.save(state, "job", known)
+        assert states(kept) == ["ok"]
+
+    play(host, scene)
+
+
+def test_a_result_that_cannot_be_read_is_as_if_there_were_none(host: BackedUp) -> None:
+    host.job(schedule=NEVER)
+    directory = host.directory / "state" / backup_results.DIRECTORY
+    directory.mkdir()
+    (directory / "job.json").write_bytes(b"\0" * 100)
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        assert states(kept) == ["never"]
+
+    play(host, scene)
+
+
+def test_histories_that_cannot_be_read_are_said_and_nothing_else_ends(host: BackedUp) -> None:
+    host.job(schedule=NEVER)
+    (host.directory / "state" / "backup-runs.json").mkdir()
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        await until(lambda: kept.summary()["state"] == "failing")
+        assert "backup-runs.json" in kept.summary()["error"]
+        with pytest.raises(ControlError, match="jobs do not run now"):
+            await kept.commands()["backup_run"]({"job": "job"})
+
+    play(host, scene)
