@@ -23,6 +23,10 @@ _LONGEST_SILENCE_S: Final = 366 * 86400.0
 _MOST_LINES: Final = 10_000
 
 
+class AwayError(ControlError):
+    """Alerting is off, starting or stuck: the question may be right."""
+
+
 class AlertCommands:
     """`by_name` is what the control socket serves. `keeper` None: alerting is off, which each command says."""
 
@@ -46,7 +50,7 @@ class AlertCommands:
     def _keeper(self) -> AlertKeeper:
         keeper = self._keeper_now()
         if keeper is None:
-            raise ControlError("alerting is turned off; `alerting: {enabled: true}` and history turn it on")
+            raise AwayError("alerting is turned off; `alerting: {enabled: true}` and history turn it on")
         return keeper
 
     async def alerts(self, _: Mapping[str, Any]) -> Any:
@@ -122,7 +126,7 @@ class AlertCommands:
         try:
             return await self._keeper.on_desk(step)
         except (sqlite3.Error, TimeoutError) as error:
-            raise ControlError(f"alerting does not answer: {error}") from error
+            raise AwayError(f"alerting does not answer: {error}") from error
 
 
 def _silence(request: Mapping[str, Any], now: float) -> Silence:

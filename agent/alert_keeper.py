@@ -8,10 +8,11 @@ import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
 
+from agent.alert_forwarder import Forwarder, TakesAll
 from agent.alert_metrics import ALERTING, RECEIVER
 from agent.core.clock import NS, Clock
 from agent.core.errors import Retryable
@@ -24,10 +25,10 @@ from agent.heartbeat import Heartbeat
 from agent.rule_sets import load_rules
 from alerting.book import Book
 from alerting.dependencies import Dependencies
-from alerting.desk import Desk, sample_notification
+from alerting.desk import Desk, Policy, sample_notification
 from alerting.engine import EPOCH_S, Engine, Evaluation, Recorder
-from alerting.judge import Surroundings
-from alerting.notify.message import DigestNote, Notifier, SentReceipt
+from alerting.judge import Surroundings, told
+from alerting.notify.message import Alert, DigestNote, Notifier, SentReceipt
 from alerting.options import AlertingOptions
 from alerting.outbox import Claimed, Outcome, attempt
 from alerting.rule_files import RuleSet
@@ -77,6 +78,7 @@ class AlertKeeper:
         self._desk_worker = Worker("alerts")
         self._senders: dict[str, Worker] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self._forwarders: dict[str, tuple[Forwarder, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._opened = asyncio.Event()
         self._evaluated: set[str] = set()
@@ -86,7 +88,7 @@ class AlertKeeper:
         self._queued = 0
         self._own_labels = labels_of({"instance": instance})
         recorder: Recorder = history
-        around = Surroundings(labels_of(options.external_labels), options.external_url.rstrip("/"))
+        self._around = around = Surroundings(labels_of(options.external_labels), options.external_url.rstrip("/"))
         self.engine = Engine(
             self.querier, recorder, dependencies, around, own_labels=self._own_labels, interval=options.rules.interval,
             monotonic=clock.monotonic,
@@ -112,6 +114,7 @@ class AlertKeeper:
                 self._fault("alerts.cannot_open", error)
                 await self._clock.sleep_until(self._clock.monotonic() + _LONGEST_SLEEP_S)
         self._opened.set()
+        self._forward_to(self.desk)
         scheduler = RuleScheduler(
             self.engine, self._clock, self._call, self._deliver, self._failed, self.options.rules.interval
         )
@@ -124,6 +127,7 @@ class AlertKeeper:
         finally:
             for task in tasks:
                 task.cancel()
+            self._forward_to(None)
 
     def _open(self) -> Desk:
         now = self.now()
@@ -173,6 +177,9 @@ class AlertKeeper:
     def _evaluation_done(self, done: Evaluation) -> None:
         self._evaluated.add(done.group)
         self._evaluated_at = self._clock.monotonic()
+        if done.alerts:
+            for forwarder, _ in self._forwarders.values():
+                forwarder.poke()
         if done.alerts or (self.desk is not None and not self.desk.is_settled and self._has_settled()):
             self._wake.set()
 
@@ -317,7 +324,25 @@ class AlertKeeper:
         await self._opened.wait()
         await self.on_desk(lambda desk: desk.reload(options.policy(), self.now()))
         await self._call(lambda: self.engine.load(rules.groups, self.now()))
+        self._forward_to(self.desk)
         self._wake.set()
+
+    def _forward_to(self, desk: Desk | None) -> None:
+        """Hand everything to the receivers that route by themselves; None: to none any more."""
+        for forwarder, running in self._forwarders.values():
+            running.cancel()
+            forwarder.close()
+        self._forwarders = {}
+        policy = desk.policy if desk is not None else Policy()
+        for name in policy.forwards:
+            notifier = cast("TakesAll", policy.notifiers[name])
+            forwarder = Forwarder(name, notifier, self._told, self.options.rules.interval, self._clock)
+            self._forwarders[name] = forwarder, asyncio.create_task(forwarder.run(), name=f"forward {name}")
+
+    def _told(self) -> list[Alert]:
+        """What fires, and what was lately resolved."""
+        found = [(state.rule, one) for state, one in self.engine.alerts() if one.phase != "pending"]
+        return [told(rule, one, self._around) for rule, one in found]
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside everything else; a file or a thread that fails is said."""
@@ -343,7 +368,8 @@ class AlertKeeper:
         for name, each in self.desk.deliveries.items() if self.desk is not None else ():
             if each.failing_since is not None and name in self.options.receivers:
                 found.append(f"receiver {name}: {each.error}")
-        return found
+        forwarders = self._forwarders.items()
+        return found + [f"receiver {name}: {one.error}" for name, (one, _) in forwarders if one.error]
 
     def summary(self) -> dict[str, Any]:
         """For /health; costs nothing."""

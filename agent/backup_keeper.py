@@ -115,13 +115,10 @@ class BackupKeeper:
         for scheduler in self._schedulers:
             if scheduler.problem is not None:
                 log.error("backup.history_lost", reason=scheduler.problem)
-        tasks = [asyncio.create_task(one.run(), name="backups") for one in self._schedulers]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # A group cancels each of them once and waits: a second cancel would cut short how a run is ended.
+        async with asyncio.TaskGroup() as group:
+            for scheduler in self._schedulers:
+                group.create_task(scheduler.run(), name="backups")
 
     def _build(self) -> tuple[Scheduler, Scheduler]:
         from backup import histories
@@ -142,7 +139,8 @@ class BackupKeeper:
         """End what runs, in good order."""
         self._is_ended = True
         if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+            if not self._task.cancelling():
+                self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     # What workers say.
@@ -226,22 +224,25 @@ class BackupKeeper:
 
     def summary(self) -> dict[str, Any]:
         """For /health. `state`: failing when a job's last run or drill failed, or none can be scheduled."""
-        jobs = {name: self._job_summary(name, job) for name, job in self._jobs.items()}
+        coming = [{name: run.at for name, run in one.next_runs().items() if run is not None}
+                  for one in self._schedulers] or [{}, {}]  # fmt: skip
+        jobs = {
+            name: self._job_summary(name, job, coming[0].get(name), coming[1].get(name))
+            for name, job in self._jobs.items()
+        }
         trouble = self._trouble or next((one.problem for one in self._schedulers if one.problem is not None), None)
         is_failing = trouble is not None or any("fail" in (one["status"], one["drill"]) for one in jobs.values())
         running = next((one.running for one in self._schedulers if one.running is not None), None)
         return {"state": "failing" if is_failing else "ok", "error": trouble, "running": running, "jobs": jobs}
 
-    def _job_summary(self, name: str, job: Job) -> dict[str, Any]:
+    def _job_summary(self, name: str, job: Job, runs_at: float | None, drills_at: float | None) -> dict[str, Any]:
         known = self._fresh(name)
-        coming = [one.next_runs().get(name) for one in self._schedulers]
         return {
             "status": known.status, "error": known.error, "enabled": job.enabled, "backup": known.backup,
             "last_success_at": known.last_success_at, "duration_s": known.duration_s, "warnings": known.warnings,
             "drill": known.drill_status, "drill_error": known.drill_error, "last_drill_at": known.drill_at,
             "rto_s": known.rto_s, "rpo_s": job.rpo, "age_s": round(self._age(known), 1),
-            "next_run_at": coming[0].at if coming and coming[0] else None,
-            "next_drill_at": coming[1].at if coming and coming[1] else None,
+            "next_run_at": runs_at, "next_drill_at": drills_at,
             "progress": self._progress.get(name),
             "targets": {
                 target: {"status": one.status, "error": one.error, "last_success_at": one.last_success_at,

@@ -39,7 +39,10 @@ _TIDY_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who is told what, when and how. `notifiers` by the name of their receiver; `zone`: of times people read."""
+    """Who is told what, when and how. `notifiers` by the name of their receiver; `zone`: of times people read.
+
+    `forwards`: receivers that get all alerts past the routes, because they route by themselves.
+    """
 
     root: Route = NOBODY
     notifiers: Mapping[str, Notifier] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class Policy:
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
     external_url: str = ""
     zone: str = "UTC"
+    forwards: tuple[str, ...] = ()
 
     @property
     def summarizing(self) -> frozenset[str]:

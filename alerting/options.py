@@ -19,6 +19,9 @@ from alerting.routing import Route, default_tree, parse_route
 from alerting.rule_overrides import RuleOverride
 
 
+_ROUTES_BY_ITSELF = "alertmanager"  # the kind of notifier that gets everything, unless a route names it
+
+
 class Receiver(Protocol):
     """A receiver as the configuration has it."""
 
@@ -202,8 +205,9 @@ class AlertingOptions:
             for one in self.inhibit_rules
         ]
         flap = self.flapping
+        root = self._root(notifiers, intervals)
         return Policy(
-            root=self._root(notifiers, intervals),
+            root=root,
             notifiers=notifiers,
             inhibit_rules=tuple(parse_inhibit_rule(one, f"inhibit_rules[{at}]") for at, one in enumerate(rules)),
             intervals=intervals,
@@ -211,6 +215,7 @@ class AlertingOptions:
             outbox=self.outbox,
             external_url=self.external_url.rstrip("/"),
             zone=self.zone,
+            forwards=_unrouted(notifiers, root),
         )
 
     @property
@@ -241,12 +246,19 @@ class AlertingOptions:
         """The tree of routes; a default one for a single receiver."""
         raw = self.route.raw()
         if self.route == RouteOptions():
-            if not notifiers:
+            names = [name for name, one in notifiers.items() if one.kind != _ROUTES_BY_ITSELF]
+            if not names:
                 return NOBODY
-            if len(notifiers) > 1:
-                names = ", ".join(sorted(notifiers))
-                raise ValueError(f"route.receiver: missing; write which of {names} is told what no route below takes")
-            raw = default_tree(next(iter(notifiers)))
+            if len(names) > 1:
+                which = ", ".join(sorted(names))
+                raise ValueError(f"route.receiver: missing; write which of {which} is told what no route below takes")
+            raw = default_tree(names[0])
         elif not notifiers:
             raise ValueError("route: there are no receivers; write at least one into receivers")
         return parse_route(raw, notifiers, intervals, "route")
+
+
+def _unrouted(notifiers: Mapping[str, Notifier], root: Route) -> tuple[str, ...]:
+    """Receivers that route by themselves and that no route names."""
+    named = {route.receiver for route in root.walk()}
+    return tuple(name for name, one in notifiers.items() if one.kind == _ROUTES_BY_ITSELF and name not in named)

@@ -33,11 +33,14 @@ def duration_type(text: Any) -> float:
 
 
 @click.group(invoke_without_command=True)
+@_config
+@_state_dir
+@_json
 @click.pass_context
-def alerts(ctx: click.Context) -> None:
+def alerts(ctx: click.Context, config: str | None, state_dir: str | None, as_json: bool) -> None:
     """Alerts that are pending, firing or lately resolved, and what was told of them."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_alerts)
+        ctx.invoke(list_alerts, config=config, state_dir=state_dir, as_json=as_json)
 
 
 @alerts.command(name="list")

@@ -5,12 +5,14 @@ Exit status of each: 0 ok, 1 failed, 2 configuration, 75 the job runs already.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -71,7 +73,8 @@ def run(at: Desk, job: str, by_agent: bool, as_json: bool) -> None:
     if by_agent:
         from agent.cli.agent_socket import ask_agent
 
-        click.echo(ask_agent("backup_run", state_dir=at.state_dir, job=job))
+        given = click.get_current_context().params
+        click.echo(ask_agent("backup_run", config=given["config"], state_dir=given["state_dir"], job=job))
         return
     result, code = _worker(at, one)
     at.remember(one, lambda known: known.ran(result, result["status"], result.get("error"), time.time()))
@@ -95,23 +98,28 @@ def _worker(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
         subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child,
     ):
         assert child.stdout is not None
-        lines = iter(child.stdout.readline, b"")
-        while True:
-            try:
-                for line in lines:
-                    event = json.loads(line)
-                    shown.take(event)
-                    if event["event"] == "result":
-                        result = event
-                code = child.wait()
-                break
-            except KeyboardInterrupt:
-                shown.say("stopping")  # the terminal has told the worker too, which ends in good order
+        with _handing_on_interrupts(child):
+            for line in child.stdout:
+                event = json.loads(line)
+                shown.take(event)
+                if event["event"] == "result":
+                    result = event
+            code = child.wait()
     if not result:
         text = f"{job.name}: the worker ended with {code} and without a result"
         result = {"event": "result", "job": job.name, "status": "fail", "error": text}
         code = code if code > 0 else FAILED
     return result, code
+
+
+@contextlib.contextmanager
+def _handing_on_interrupts(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The worker ends in good order and reports; an exception here would lose what it says."""
+    before = signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell_result(result: Mapping[str, Any]) -> None:
@@ -134,7 +142,7 @@ def _tell_result(result: Mapping[str, Any]) -> None:
 @with_desk
 def list_backups(at: Desk, jobs: tuple[str, ...], target: str | None, as_json: bool) -> None:
     """What is kept of JOBS, or of all, oldest first. Exit status 1 when a target or a manifest cannot be read."""
-    rows = [(job, place.name, manifest) for job in at.chosen(jobs) if target is None or target in job.targets
+    rows = [(job, place.name, manifest) for job in at.chosen(jobs, target)
             for place in at.places(job, target) for manifest in place.known.manifests]  # fmt: skip
     if as_json:
         told = [{**facts(manifest), "target": name} for _, name, manifest in rows]
@@ -240,9 +248,7 @@ def _show(found: Found, targets: list[str]) -> None:
 def prune(at: Desk, jobs: tuple[str, ...], target: str | None, dry_run: bool, allow_most: bool, as_json: bool) -> None:
     """Delete the backups of JOBS, or of all, that no rule keeps. Runs do so by themselves after each success."""
     told = []
-    for job in at.chosen(jobs):
-        if target is not None and target not in job.targets:
-            continue
+    for job in at.chosen(jobs, target):
         if dry_run:
             told += _planned(at, job, target, allow_most)
             continue

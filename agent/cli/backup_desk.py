@@ -27,6 +27,7 @@ from backup.manifest import Manifest
 from backup.redact import Redactor, secrets_in
 from backup.source import Source, Work
 from backup.target import Target, safe_word
+from backup.verify import identity_of
 from backup.worker import BUSY, FAILED, lock
 from backup.workspace import workspace
 
@@ -72,9 +73,14 @@ class Desk:
             wrong(f"{name}: no such job in {self.jobs_dir}; there are: {', '.join(self.jobs) or 'none'}")
         return self.jobs[name]
 
-    def chosen(self, names: Sequence[str]) -> list[Job]:
-        """The jobs of these names, or all."""
-        return [self.job(name) for name in names] if names else list(self.jobs.values())
+    def chosen(self, names: Sequence[str], target: str | None = None) -> list[Job]:
+        """The jobs of these names, or all; with `target`, those that have it. The command ends when none has."""
+        found = [self.job(name) for name in names] if names else list(self.jobs.values())
+        having = [job for job in found if target is None or target in job.targets]
+        if found and not having:
+            known = sorted({name for job in found for name in job.targets})
+            wrong(f"{target}: no such target; there are: {', '.join(known)}")
+        return having
 
     def source(self, job: Job) -> Source:
         source: Source = job.plugin.build(job=job.name, host=self.host)
@@ -84,9 +90,7 @@ class Desk:
         return f"{safe_word(self.host)}/{job.name}"
 
     def places(self, job: Job, only: str | None = None) -> Iterator[Place]:
-        """The targets that can be read; why others cannot is said at the end by `end`."""
-        if only is not None and only not in job.targets:
-            wrong(f"{job.name}: {only}: no such target; there are: {', '.join(job.targets)}")
+        """The targets, or that of the name, that can be read; why others cannot is said."""
         for name, entry in job.targets.items():
             if only not in (None, name):
                 continue
@@ -115,7 +119,7 @@ class Desk:
         if len(words) > 2 or (len(words) == 2 and not named):
             wrong(f"{' '.join(words)}: write a job, a backup's id, or a job and an id (or latest)")
         wanted = words[-1] if not named or len(words) == 2 else LATEST
-        jobs = [self.jobs[words[0]]] if named else list(self.jobs.values())
+        jobs = self.chosen(words[:1] if named else (), only)
         if wanted == LATEST and len(jobs) != 1:
             wrong(f"which job? there are: {', '.join(self.jobs) or f'none in {self.jobs_dir}'}")
         if at is not None and wanted != LATEST:
@@ -133,7 +137,7 @@ class Desk:
 
     def _matching(self, jobs: Sequence[Job], wanted: str, at: float | None, only: str | None) -> Iterator[Found]:
         for job in jobs:
-            for place in self.places(job, only if only in job.targets or len(jobs) == 1 else None):
+            for place in self.places(job, only):
                 if wanted == LATEST:
                     with contextlib.suppress(TargetFailed):
                         yield Found(job, place, place.known.find(LATEST, at))
@@ -180,6 +184,12 @@ def redactor(job: Job) -> Redactor:
     """What keeps the job's secrets out of everything that is said."""
     secret = [job.plugin.options, job.manifest_key, *(entry.options for entry in job.targets.values())]
     return Redactor(secrets_in(secret))
+
+
+def key_of(job: Job, identity: str | None) -> str | None:
+    """The file with the private key: the one given, or the job's. Raise BackupError when it cannot be read."""
+    # Programs run in another directory than ours.
+    return identity_of(os.path.abspath(identity) if identity is not None else job.encryption.identity)
 
 
 def wrong(text: str) -> NoReturn:

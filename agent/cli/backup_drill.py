@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from agent.cli.backup_desk import Busy, Desk, Found, redactor
+from agent.cli.backup_desk import Busy, Desk, Found, key_of, redactor
 from agent.cli.backup_progress import Bar, Counted
 from backup import catalogue
 from backup.assertions import Assertion
@@ -22,7 +22,6 @@ from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed
 from backup.job import Drill, Job
 from backup.source import Work
-from backup.verify import identity_of
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, lock
 
 EVIDENCE = "backup-drills"  # directory in the state directory
@@ -39,7 +38,7 @@ def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identi
     """Drill one backup, keep the report, and mark the backup as drilled. Raise BackupError when it cannot begin."""
     job, place = found.job, found.place
     assertions: Sequence[Assertion] = job.drill.assertions if job.drill is not None else ()
-    key = identity_of(identity or job.encryption.identity)
+    key = key_of(job, identity)
     if key is None and any(archive.recipients for archive in found.manifest.archives):
         raise Refused(f"{found.manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip

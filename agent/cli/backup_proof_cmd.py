@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from agent.cli.backup_desk import Desk, Found, as_json, from_target, of_host, with_desk, wrong
+from agent.cli.backup_desk import Desk, Found, as_json, from_target, key_of, of_host, with_desk, wrong
 from agent.cli.backup_drill import carry_out, deadline_of, reason
 from agent.cli.backup_progress import Bar, Counted, bar
 from agent.core.units import format_duration, format_size
@@ -22,7 +22,6 @@ from backup.assertions import moment
 from backup.children import Guard
 from backup.errors import BackupError
 from backup.source import Restored
-from backup.verify import identity_of
 from backup.worker import FAILED
 
 _identity = click.option("--identity", metavar="FILE", help="Private key of age, for what is encrypted.")
@@ -75,7 +74,7 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
     with at.work(job, Guard(job.limits.deadline, job.name)) as work:
         done = verifying.verify(
             found.manifest, target, at.source(job), work, level=level, now=time.time(),
-            identity=identity_of(identity or job.encryption.identity),
+            identity=key_of(job, identity),
         )  # fmt: skip
         if at.is_own:
             try:
@@ -140,7 +139,7 @@ def restore(at: Desk, which: tuple[str, ...], when: str | None, to: str | None, 
 
 def _restore(at: Desk, found: Found, source: Any, wanted: list[restoring.Part], identity: str | None,
              allow: frozenset[str]) -> list[Restored]:  # fmt: skip
-    key = identity_of(identity or found.job.encryption.identity)
+    key = key_of(found.job, identity)
     with bar(f"{found.job.name}: restore {found.manifest.id}") as shown, at.work(found.job, Guard()) as work:
         target: Any = Counted(found.place.target, shown.add)
         # What is near is read twice: to prove it, and to use it.

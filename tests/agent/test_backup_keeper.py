@@ -18,7 +18,10 @@ from agent import backup_keeper, backup_results
 from agent.backup_keeper import BackupKeeper, worker_argv
 from agent.control import ControlError
 from agent.core.clock import FakeClock
-from tests.backup.hosts import HOST, BackedUp, command_job
+from agent.core.model import Tick
+from sinks.line_protocol import Encoder
+from sinks.prometheus import Exposition
+from tests.backup.hosts import HOST, BackedUp, command_job, running
 from tests.servers.programs import need
 
 NEVER = {"at": "never"}
@@ -240,5 +243,37 @@ def test_histories_that_cannot_be_read_are_said_and_nothing_else_ends(host: Back
         assert "backup-runs.json" in kept.summary()["error"]
         with pytest.raises(ControlError, match="jobs do not run now"):
             await kept.commands()["backup_run"]({"job": "job"})
+
+    play(host, scene)
+
+
+def test_both_dialects_carry_it(host: BackedUp) -> None:
+    host.job(schedule=NEVER, rpo="1d")
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        await clock.advance(60)
+        tick = Tick(clock.wall_ns(), "agent", list(kept.readings()))
+        page = Exposition().render([tick])
+        assert 'vigilhost_backup_status{job="job",state="never"} 1\n' in page
+        assert 'vigilhost_backup_last_success_timestamp_seconds{job="job",target="store"} 0.0\n' in page
+        lines = Encoder({}).encode([tick])
+        assert lines[0].startswith("vigilhost_backup,job=job rpo_age_seconds=60.0,rpo_target_seconds=86400.0 ")
+        assert lines[1].startswith("vigilhost_backup_target,job=job,target=store last_success_timestamp_seconds=0.0,")
+
+    play(host, scene, start=1_700_000_000.0)
+
+
+def test_a_keeper_that_is_closed_ends_the_run_that_is_on(host: BackedUp) -> None:
+    sleeping = f"sleep {3_000_000 + os.getpid()}"
+    command_job(host, f"exec {sleeping}", schedule=NEVER)
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: running(sleeping))
+        progress = kept.summary()["jobs"]["job"]["progress"]
+        assert progress["phase"] == "dump"
+        await kept.close()
+        assert not running(sleeping)
+        assert host.stored() == []
 
     play(host, scene)

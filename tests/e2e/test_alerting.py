@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 import pytest
 
 from agent.control import ask
+from tests.servers.http_call import call
 from tests.servers.process import wait_until
 from tests.servers.scripted_http import Reply, Request, ScriptedHttp
 from tests.servers.vigilhost import Vigilhost
@@ -35,6 +40,7 @@ groups:
         labels: {severity: critical}
         annotations: {summary: "{{ $value }} wait"}
 """
+ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
 
 class Site:
@@ -57,6 +63,12 @@ class Site:
 
     def ask(self, command: str, **arguments: Any) -> Any:
         return ask(str(self.agent.state_dir / "control.sock"), command, **arguments)
+
+    def cli(self, *words: str) -> tuple[int, str]:
+        """Exit status and output of a `vigilhost` command."""
+        argv = [sys.executable, "-m", "agent.cli.main", *words, "--state-dir", str(self.agent.state_dir)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
+        return done.returncode, done.stdout + done.stderr
 
     @staticmethod
     def _body(request: Request) -> dict[str, Any]:
@@ -145,3 +157,30 @@ def test_a_test_message_shows_what_was_rendered(site: Site) -> None:
     assert site.hook.requests[0].json()["alerts"][0]["labels"]["alertname"] == "Test"
     with pytest.raises(Exception, match="no receiver is called 'opps'; there are ops"):
         site.ask("notify_test", receiver="opps")
+
+
+def test_the_command_line_and_http_show_the_same(site: Site) -> None:
+    site.queue(50)
+    site.wait_for("firing")
+    (alert,) = json.loads(call(f"{site.agent.url}/api/v1/alerts").text)["data"]["alerts"]
+    assert (alert["state"], alert["labels"]["alertname"], alert["value"]) == ("firing", "QueueLong", "5.000000e+01")
+    (group,) = json.loads(call(f"{site.agent.url}/api/v1/rules").text)["data"]["groups"]
+    assert [(rule["name"], rule["state"], rule["health"]) for rule in group["rules"]] == [("QueueLong", "firing", "ok")]
+    (active,) = json.loads(call(f"{site.agent.url}/api/v1/alerts/active").text)["data"]
+    assert active["receivers"] == ["ops"]
+    assert call(f"{site.agent.url}/api/v1/alerts/silence?duration=2h", method="POST").status == 403
+
+    status, text = site.cli("silence", "2h", "alertname=QueueLong", "-m", "moving it")
+    assert (status, "it matches 1 alert now" in text) == (0, True)
+    assert "moving it" in site.cli("silences")[1]
+    status, text = site.cli("alerts")
+    assert (status, "QueueLong instance=db1" in text) == (3, True)
+    assert "delivered to ops" in site.cli("alerts", "log")[1]
+    assert "QueueLong" in site.cli("alerts", "history", "--since", "1h", "--json")[1]
+    (silence,) = json.loads(site.cli("silences", "--json")[1])
+    assert site.cli("unsilence", silence["id"])[0] == 0
+    assert site.cli("unsilence", silence["id"])[0] == 1
+    status, text = site.cli("rules", "list")
+    assert (status, "queue/QueueLong" in text) == (0, True)
+    status, text = site.cli("notify", "test", "ops")
+    assert (status, "This is a test" in text) == (0, True)

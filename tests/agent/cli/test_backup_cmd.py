@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import sqlite3
 import subprocess
+import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,8 +19,10 @@ from click.testing import CliRunner, Result
 
 from agent import backup_results
 from agent.cli.group import cli
+from agent.control import ControlSocket
 from backup.worker import lock
-from tests.backup.hosts import HOST, BackedUp, age_key, tree
+from tests.backup.hosts import HOST, BackedUp, age_key, command_job, tree
+from tests.servers.process import wait_until
 from tests.servers.programs import need
 
 
@@ -102,11 +109,10 @@ def test_a_run_while_the_job_runs_ends_with_75_and_changes_nothing(operator: Ope
         (("verify", "job", "--at", "yesterday"), "'yesterday' is no time"),
         (("verify", "job", "2023", "more"), "write a job, a backup's id"),
         (("show", "job", "20", "--target", "nope"), "nope: no such target"),
+        (("prune", "--target", "nope"), "nope: no such target"),
     ],
 )
 def test_what_was_asked_wrongly_ends_with_2(operator: Operator, words: tuple[str, ...], said: str) -> None:
-    if words[:2] == ("list", "job"):
-        words = ("verify", *words[1:])  # a list over all jobs passes over those without the target
     assert said in operator.types(*words, code=2).stderr
 
 
@@ -246,12 +252,15 @@ def test_a_drill_whose_assertion_is_not_met_fails(operator: Operator) -> None:
     assert operator.known().drill_status == "fail"
 
 
-def test_an_encrypted_backup_is_restored_with_its_key_only(operator: Operator, tmp_path: Path) -> None:
+def test_an_encrypted_backup_is_restored_with_its_key_only(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipient, key = age_key(operator.host)
     operator.host.job(encryption={"recipients": [recipient]})
     operator.types("run", "job")
     assert "private key" in operator.types("restore", "--to", str(tmp_path / "to"), code=1).stderr
-    operator.types("restore", "--to", str(tmp_path / "to"), "--identity", str(key))
+    monkeypatch.chdir(key.parent)
+    operator.types("restore", "--to", "to", "--identity", key.name)
     assert tree(tmp_path / "to" / str(operator.host.source).lstrip("/")) == tree(operator.host.source)
 
 
@@ -293,3 +302,37 @@ def test_doctor_says_what_would_fail_and_what_no_job_covers(operator: Operator, 
     assert "no job backs it up" in said
     operator.host.job(source={"files": {"paths": ["/nowhere"]}})
     assert "FAIL job: source: /nowhere" in operator.types("doctor", "job", code=1).stdout
+
+
+def test_a_run_that_is_interrupted_ends_in_good_order(operator: Operator) -> None:
+    host = operator.host
+    begun = host.directory / "begun"
+    command_job(host, f"touch {begun}; exec sleep 60")
+    argv = [sys.executable, "-m", "agent.cli.main", "backup", "run", "job", "--config", str(operator.config), "--jobs",
+            str(host.directory / "backup.d"), "--state-dir", str(host.directory / "state")]  # fmt: skip
+    running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(begun.exists, "the program of the job")
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the command and its worker
+    _, said = running.communicate(timeout=30)
+    assert (running.returncode, "ended by SIGINT" in said) == (1, True), said
+    assert (operator.known().status, host.stored()) == ("fail", [])
+
+
+def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
+    state = operator.host.directory / "state"
+    asked = []
+
+    async def act() -> Result:
+        async def answer(request: Mapping[str, Any]) -> str:
+            asked.append(request["job"])
+            return "job: runs as soon as no other job runs"
+
+        socket = ControlSocket(str(state), {"backup_run": answer})
+        await socket.start()
+        try:
+            return await asyncio.to_thread(operator.types, "run", "job", "--agent")
+        finally:
+            await socket.stop()
+
+    assert asyncio.run(act()).stdout == "job: runs as soon as no other job runs\n"
+    assert (asked, operator.host.stored()) == (["job"], [])
