@@ -135,6 +135,9 @@ def test_a_sink_can_be_added_changed_and_taken_away(agent: Agent) -> None:
         agent.write_config(CONFIG)
         agent.ask("reload")
         assert sorted(agent.health()["sinks"]) == ["stdout"]
+        readers = agent.health()["journal"]["readers"]
+        assert sorted(readers) == ["stdout", "store"], "its place is kept: taking it away may have been a mistake"
+        agent.ask("purge", reader="store")
         assert sorted(agent.health()["journal"]["readers"]) == ["stdout"]
 
 
