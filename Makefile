@@ -43,7 +43,7 @@ imports:
 	$(BIN)/lint-imports
 
 unit:
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -p no:benchmark -n 3 --dist loadfile
 
 bench: dev-env servers ## the agent for a minute beside node_exporter and collectd, then the parts
 	$(BIN)/python -m benchmarks.agent

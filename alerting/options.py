@@ -18,7 +18,6 @@ from alerting.outbox import OutboxOptions
 from alerting.routing import Route, default_tree, parse_route
 from alerting.rule_overrides import RuleOverride
 
-
 _ROUTES_BY_ITSELF = "alertmanager"  # the kind of notifier that gets everything, unless a route names it
 
 
