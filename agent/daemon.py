@@ -7,13 +7,19 @@ import faulthandler
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agent import __version__, journal_metrics, sdnotify, signals, statedir
-from agent.config import ConfigError, Entry, Loaded, Settings
-from agent.control import ControlError, ControlSocket
+from agent import __version__, backup_keeper, journal_metrics, sdnotify, signals, statedir
+from agent.alert_api import operations
+from agent.alert_commands import CHANGING, AlertCommands
+from agent.alert_faces import AlertsView
+from agent.alert_keeper import AlertKeeper
+from agent.backup_keeper import BackupKeeper
+from agent.config import DEFAULT_FILE, ConfigError, Entry, Loaded, Settings
+from agent.control import Command, ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
@@ -23,6 +29,8 @@ from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
 from agent.log import configure as configure_log
+from agent.rule_inputs import RuleInputs
+from agent.rule_sets import rules_directory
 from agent.scheduler import Scheduler, Task
 from agent.sink_set import SinkSet
 from sinks.carrier import DeliveryStats
@@ -45,6 +53,7 @@ class Daemon:
         self, loaded: Loaded, load: Callable[[], Loaded], *, is_insecure: bool = False, clock: Clock | None = None
     ) -> None:
         self._settings = loaded.settings
+        self._files = loaded.files
         self._load = load
         self._clock = clock or SystemClock()
         self._hub = Hub()
@@ -55,6 +64,10 @@ class Daemon:
         self._keeper: JournalKeeper | None = None
         self._sinks: SinkSet | None = None
         self._history: HistoryKeeper | None = None
+        self._backups: BackupKeeper | None = None
+        self._alerts: AlertKeeper | None = None
+        self._alert_commands = AlertCommands(lambda: self._alerts)
+        self._http.alerts, self._http.more = AlertsView(lambda: self._alerts), operations(self._alert_commands)
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
         self.is_ready = False
@@ -79,6 +92,14 @@ class Daemon:
     def history(self) -> HistoryKeeper | None:
         return self._history
 
+    @property
+    def alerts(self) -> AlertKeeper | None:
+        return self._alerts
+
+    @property
+    def backups(self) -> BackupKeeper | None:
+        return self._backups
+
     def sink_stats(self) -> Mapping[str, DeliveryStats]:
         return self._sinks.stats() if self._sinks is not None else {}
 
@@ -98,7 +119,9 @@ class Daemon:
         faulthandler.enable()  # SIGABRT, which the watchdog sends, prints every thread's stack
         signals.install(self.stop, self._reload_quietly)
         lock = statedir.claim(self._settings.state_dir)
-        control = ControlSocket(self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge"}))
+        control = ControlSocket(
+            self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge", "backup_run"}) | CHANGING
+        )
         try:
             self._http.serve(self._settings)
             keeper = JournalKeeper(
@@ -109,7 +132,12 @@ class Daemon:
             if self._settings.history.enabled:
                 self._history = self._open_history()
                 self._http.remember(self._history.history)
+                if self._settings.alerting.enabled:
+                    self._alerts = self._open_alerting(self._history)
+            self._backups = self._open_backups()
             self._apply(self._settings)
+            judging = asyncio.create_task(self._judge(), name="alerting")
+            copying = asyncio.create_task(self._backups.run(), name="backups")
             remembering = (
                 asyncio.create_task(self._history.run(keeper.journal), name="history") if self._history else None
             )
@@ -123,6 +151,11 @@ class Daemon:
             watching.cancel()
             scheduling.cancel()
             commanding.cancel()
+            judging.cancel()
+            if self._alerts is not None:
+                await self._alerts.close()
+            await self._backups.close()
+            await asyncio.gather(copying, return_exceptions=True)
             await self._http.stop()
             if remembering is not None and self._history is not None:
                 remembering.cancel()
@@ -143,6 +176,55 @@ class Daemon:
         history = HistoryKeeper(settings.history, settings.state_dir, self._clock, settings.hostname)
         self._hub.subscribe(history.append, history.history.end)
         return history
+
+    def _open_alerting(self, history: HistoryKeeper) -> AlertKeeper:
+        settings = self._settings
+        rules = rules_directory(settings.alerting.rules, self._files)
+        inputs = RuleInputs(self._scheduler, self._clock)
+        return AlertKeeper(
+            settings.alerting,
+            rules,
+            settings.state_dir,
+            self._clock,
+            history.history,
+            inputs,
+            settings.history.instance or settings.hostname,
+        )
+
+    async def _judge(self) -> None:
+        """Rules see what was before the start: they wait until history has it."""
+        if self._alerts is None or self._history is None:
+            return
+        await self._history.is_rebuilt.wait()
+        await self._alerts.run(self._troubles)
+
+    def _troubles(self) -> list[str]:
+        """What keeps the heartbeat from being a good one, alerting itself aside."""
+        found = self.health()
+        failing = [str(one) for one in found["failing"] if one != "alerting"]
+        if not self._settings.alerting.heartbeat.with_sinks:
+            failing = [one for one in failing if not one.startswith("sink ")]
+        return failing if found["status"] != "stalled" else ["the agent stands still"]
+
+    def _open_backups(self) -> BackupKeeper:
+        """The jobs of backup.d; where one is wrong none runs, loudly: a backup must not run half understood."""
+        directory, config = self._beside("backup.d"), self._files[0] if self._files else None
+        argv = backup_keeper.worker_argv(config=config, jobs_dir=directory, state_dir=self._settings.state_dir)
+        jobs: Mapping[str, Any] = {}
+        try:
+            jobs, warnings = backup_keeper.load(directory)
+        except ConfigError as error:
+            for problem in error.errors:
+                log.error("backup.job_refused", problem=str(problem))
+        else:
+            for warning in warnings:
+                log.warning("config.warning", message=str(warning))
+        return BackupKeeper(jobs, self._settings.state_dir, self._clock, argv)
+
+    def _beside(self, name: str) -> str:
+        """A directory beside the configuration file."""
+        directory = os.path.dirname(self._files[0] if self._files else DEFAULT_FILE)
+        return os.path.join(directory.removesuffix("/conf.d"), name)
 
     @property
     def runtime_dir(self) -> str:
@@ -188,7 +270,17 @@ class Daemon:
             for name in _FIXED:
                 if getattr(loaded.settings, name) != getattr(self._settings, name):
                     raise ControlError(f"{name}: cannot change while the agent runs; restart it")
+            jobs, warnings = backup_keeper.load(self._beside("backup.d"))
+            options = loaded.settings.alerting
+            directory = rules_directory(options.rules, loaded.files)
+            rules = self._alerts.read(options, directory) if self._alerts is not None else None
             changed = self._apply(loaded.settings)
+            self._files = loaded.files
+            if self._alerts is not None and rules is not None:
+                self._alerts.take_over(options, rules)
+            if self._backups is not None:
+                self._backups.reload(jobs)
+            loaded.warnings.extend(warnings)
         except Exception as error:
             self.reload_error = str(error)
             log.error("agent.reload_failed", reason=str(error), consequence="the old configuration goes on")
@@ -246,43 +338,60 @@ class Daemon:
             "sink_stats": self.sink_stats,
             "journal": self.journal,
             "history": self._history,
+            "backups": self._backups,
+            "alerts": self._alerts,
             "reload_state": lambda: (not self.reload_error, self._taken_over_ns / NS),
         }
 
     # -- faces -------------------------------------------------------------------------------------------------------
 
-    def _commands(self) -> Mapping[str, Any]:
-        async def status(_: Mapping[str, Any]) -> Any:
-            settings = self._settings
-            return {**self.health(), "url": url_of(settings.listen, is_tls=settings.http.tls is not None)}
+    def _commands(self) -> Mapping[str, Command]:
+        """What the control socket serves."""
+        return {
+            "status": self._on_status,
+            "reload": self._on_reload,
+            "drain": self._on_drain,
+            "purge": self._on_purge,
+            "history": self._on_history,
+            "backup_run": partial(self._on_backup, "backup_run"),
+            "backup_list": partial(self._on_backup, "backup_list"),
+            **self._alert_commands.by_name(),
+        }
 
-        async def reload(_: Mapping[str, Any]) -> Any:
-            try:
-                return self.reload()
-            except ConfigError as error:
-                raise ControlError("\n".join(str(problem) for problem in error.errors)) from error
-            except Exception as error:
-                raise ControlError(str(error)) from error
+    async def _on_status(self, _: Mapping[str, Any]) -> Any:
+        settings = self._settings
+        return {**self.health(), "url": url_of(settings.listen, is_tls=settings.http.tls is not None)}
 
-        async def drain(_: Mapping[str, Any]) -> Any:
-            return journal_metrics.summary(self._must_journal())
+    async def _on_reload(self, _: Mapping[str, Any]) -> Any:
+        try:
+            return self.reload()
+        except ConfigError as error:
+            raise ControlError("\n".join(str(problem) for problem in error.errors)) from error
+        except Exception as error:
+            raise ControlError(str(error)) from error
 
-        async def purge(request: Mapping[str, Any]) -> Any:
-            journal, reader = self._must_journal(), request.get("reader")
-            if reader is not None and reader not in journal.readers():
-                raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
-            lost = await asyncio.to_thread(journal.purge, reader)
-            for name in self._sinks.left_behind() if self._sinks is not None else ():
-                if reader in (None, name):
-                    journal.remove(name)
-            return lost
+    async def _on_drain(self, _: Mapping[str, Any]) -> Any:
+        return journal_metrics.summary(self._must_journal())
 
-        async def history(_: Mapping[str, Any]) -> Any:
-            if self._history is None:
-                raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
-            return await self._history.look()
+    async def _on_purge(self, request: Mapping[str, Any]) -> Any:
+        journal, reader = self._must_journal(), request.get("reader")
+        if reader is not None and reader not in journal.readers():
+            raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
+        lost = await asyncio.to_thread(journal.purge, reader)
+        for name in self._sinks.left_behind() if self._sinks is not None else ():
+            if reader in (None, name):
+                journal.remove(name)
+        return lost
 
-        return {"status": status, "reload": reload, "drain": drain, "purge": purge, "history": history}
+    async def _on_history(self, _: Mapping[str, Any]) -> Any:
+        if self._history is None:
+            raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
+        return await self._history.look()
+
+    async def _on_backup(self, command: str, request: Mapping[str, Any]) -> Any:
+        if self._backups is None:
+            raise ControlError("the agent is still starting")
+        return await self._backups.commands()[command](request)
 
     def _must_journal(self) -> Journal:
         if self._keeper is None:

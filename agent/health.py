@@ -15,6 +15,8 @@ from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 
 if TYPE_CHECKING:
+    from agent.alert_keeper import AlertKeeper
+    from agent.backup_keeper import BackupKeeper
     from agent.history_keeper import HistoryKeeper
 
 STALL_S = 65.0  # the scheduler wakes at least once a minute; later than this the agent itself stands still
@@ -30,6 +32,12 @@ class Parts(Protocol):
 
     @property
     def history(self) -> HistoryKeeper | None: ...
+
+    @property
+    def alerts(self) -> AlertKeeper | None: ...
+
+    @property
+    def backups(self) -> BackupKeeper | None: ...
 
     @property
     def journal(self) -> Journal | None: ...
@@ -48,6 +56,10 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
     failing += ["journal"] if journal["state"] == "failing" else []
     history = parts.history.summary() if parts.history is not None else {"state": "off"}
     failing += ["history"] if history["state"] == "failing" else []
+    backups = parts.backups.summary() if parts.backups is not None else {"state": "starting"}
+    alerting = parts.alerts.summary() if parts.alerts is not None else {"state": "off"}
+    failing += ["alerting"] if alerting["state"] == "failing" else []
+    failing += ["backups"] if backups["state"] == "failing" else []
     failing += ["reload"] if parts.reload_error else []
     is_stalled = clock.monotonic() - parts.scheduler.last_slot_at > STALL_S
     return {
@@ -63,6 +75,8 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
         "sinks": sinks,
         "journal": journal,
         "history": history,
+        "alerting": alerting,
+        "backups": backups,
     }
 
 

@@ -51,10 +51,13 @@ class Heartbeat:
                 await self._ping("fail", "\n".join(troubles).encode("utf-8", "replace")[:_MOST_REASON_BYTES])
 
     async def _ping(self, suffix: str, body: bytes) -> None:
-        url, deadline = address(self._options.url.reveal(), suffix), self._options.deadline
+        secret, deadline = self._options.url, self._options.deadline
+        if secret is None:
+            return
+        url = address(secret.reveal(), suffix)
 
         def ping() -> None:
-            check("heartbeat", request("POST", url, body, {"User-Agent": "vigilhost"}, deadline), (self._options.url,))
+            check("heartbeat", request("POST", url, body, {"User-Agent": "vigilhost"}, deadline), (secret,))
 
         try:
             await self._worker.call(ping, deadline * 2 + 5)

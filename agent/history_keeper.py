@@ -38,6 +38,7 @@ class HistoryKeeper:
         self._worker = Worker("history")
         self._waiting: list[Tick] | None = []  # Ticks that came while the newest part was being rebuilt
         self._summary: dict[str, Any] = {"state": "starting"}
+        self.is_rebuilt = asyncio.Event()
         self._in_flight: asyncio.Future[Any] | None = None
         self._is_closing = False
 
@@ -63,6 +64,7 @@ class HistoryKeeper:
         # The journal may have given some of these already; history drops what is not newer than what it knows.
         for tick in waiting:
             self.history.append(tick)
+        self.is_rebuilt.set()
         if count:
             log.info("history.rebuilt", ticks=count)
         await self._call(self._look, _WRITE_TIMEOUT_S)

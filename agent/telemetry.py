@@ -11,7 +11,8 @@ from typing import ClassVar, Protocol
 
 from prometheus_client import ProcessCollector
 
-from agent import __version__, journal_metrics
+from agent import __version__, backup_metrics, journal_metrics
+from agent.alert_metrics import ALERTING, RECEIVER
 from agent.core.clock import NS
 from agent.core.model import Field, Group, Reading, counter, gauge
 from agent.core.options import option
@@ -123,6 +124,7 @@ class SelfMetrics:
     name: ClassVar[str] = "agent"
     groups: ClassVar[tuple[Group, ...]] = (
         COLLECTOR, SCRAPE, SINK, SINK_ERRORS, AGENT, BUILD, PROCESS, *journal_metrics.GROUPS, HISTORY,
+        ALERTING, RECEIVER, *backup_metrics.GROUPS,
     )  # fmt: skip
 
     interval: Seconds = option(10.0, "Time between two readings.")
@@ -131,6 +133,8 @@ class SelfMetrics:
     journal: Journal | None = None
     stat_helper: StatHelper | None = None
     history: _HasReadings | None = None
+    backups: _HasReadings | None = None
+    alerts: _HasReadings | None = None
     reload_state: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)  # the last one succeeded; when one last did
     _started: float = field(default_factory=time.monotonic)
     _process: ProcessCollector = field(default_factory=lambda: ProcessCollector(registry=None))
@@ -146,8 +150,9 @@ class SelfMetrics:
             yield from _collectors(self.scheduler)
         if self.journal is not None:
             yield from journal_metrics.readings(self.journal)
-        if self.history is not None:
-            yield from self.history.readings()
+        for keeper in (self.history, self.alerts, self.backups):
+            if keeper is not None:
+                yield from keeper.readings()
 
     def _process_values(self) -> dict[str, float]:
         values = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}

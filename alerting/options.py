@@ -143,9 +143,9 @@ class FlapOptions:
 class HeartbeatOptions:
     """A ping to a service that raises the alarm when it stays away: the dead man's switch."""
 
-    url: Secret = option(
-        Secret(""), "Address to ask for; empty for no heartbeat. With /start and /fail behind it: start and trouble.",
-        example="https://hc-ping.com/2f9c0a7e-0000-0000-0000-000000000000",
+    url: Secret | None = option(
+        None, "Address that is pinged; null for no heartbeat. With /start and /fail behind it: start and trouble.",
+        example="{file: /etc/vigilhost/heartbeat.url}",
     )  # fmt: skip
     interval: Seconds = option(60.0, "Time between two pings.", minimum=5.0)
     suffixes: bool = option(True, "Whether the service knows /start and /fail; otherwise trouble means no ping.")

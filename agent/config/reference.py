@@ -52,7 +52,11 @@ def reference(registries: Mapping[str, Registry] = REGISTRIES) -> str:
     for option in options:
         if is_section(option.kind):
             lines += ["", f"## {option.name}", "", f"{purpose(option.kind)}", ""]
-            lines += _rows(options_of(option.kind).values())
+            lines += _rows(one for one in options_of(option.kind).values() if "plugins" not in one.limits)
+            for nested in options_of(option.kind).values():
+                if table := nested.limits.get("plugins"):
+                    section = f"{option.name}.{nested.name}"
+                    lines += ["", f"## {section}", "", nested.help, *_table(registries[table], section)]
         elif table := option.limits.get("plugins"):
             lines += ["", f"## {option.name}", "", option.help, *_table(registries[table], option.name)]
     return "\n".join(lines) + "\n"
@@ -97,7 +101,7 @@ def _row(option: Option, prefix: str) -> Iterator[str]:
     cells = (f"`{prefix}{option.name}`", kind_name(option.kind), default, meaning)
     yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
     element = option.kind if is_section(option.kind) else elements(option)
-    if element is not None:
+    if element is not None and not prefix.endswith(f"{option.name}[]."):
         step = "." if is_section(option.kind) else "[]."
         for nested in options_of(element).values():
             yield from _row(nested, f"{prefix}{option.name}{step}")

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import alerting.notify.table
 import collectors.table
 import sinks.table
 from agent.core.options import option
 from agent.core.problems import did_you_mean
 from agent.core.units import Seconds
+from alerting.options import ReceiverCommon
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +119,12 @@ SINKS = Registry(
     off_by_default=frozenset(sinks.table.BUILTIN),
     has_types=True,
 )
-REGISTRIES: Mapping[str, Registry] = {"collectors": COLLECTORS, "sinks": SINKS}
+_NOTIFIERS = {kind: f"{module}:{name}" for kind, (module, name) in alerting.notify.table.NOTIFIERS.items()}
+RECEIVERS = Registry(
+    noun="receiver",
+    builtin=_NOTIFIERS,
+    common=ReceiverCommon,
+    off_by_default=frozenset(_NOTIFIERS),
+    has_types=True,
+)
+REGISTRIES: Mapping[str, Registry] = {"collectors": COLLECTORS, "sinks": SINKS, "receivers": RECEIVERS}

@@ -12,6 +12,7 @@ from agent.config.registry import REGISTRIES, PluginError, Registry
 from agent.config.scalars import write_number
 from agent.config.settings import Settings
 from agent.config.write import inline
+from agent.core.secrets import Secret
 from agent.core.units import Unit
 
 _WIDTH = 110
@@ -36,7 +37,7 @@ def sample(registries: Mapping[str, Registry] = REGISTRIES) -> str:
             lines.append(f"{option.name}:")
             lines += _indented(_table(registries[table]))
         else:
-            lines += _option(option)
+            lines += _option(option, registries)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -73,15 +74,22 @@ def _number_unit(kind: Any) -> Unit | None:
     return None
 
 
-def _option(option: Option) -> Iterator[str]:
+def _option(option: Option, registries: Mapping[str, Registry] | None = None) -> Iterator[str]:
     default = None if option.is_required else option.default()
     if is_section(option.kind):
         yield from _comment(option.help)
         yield f"{option.name}:"
         for nested in options_of(option.kind).values():
-            yield from _indented(_option(nested))
+            table = nested.limits.get("plugins")
+            if table and registries is not None:
+                yield from _indented(_comment(nested.help))
+                yield f"  {nested.name}:"
+                yield from _indented(_indented(_table(registries[table])))
+            else:
+                yield from _indented(_option(nested, registries))
         return
-    has_value = default is not None and "default_text" not in option.limits
+    is_empty = default is None or (isinstance(default, Secret) and not default)
+    has_value = not is_empty and "default_text" not in option.limits
     kinds = [kind_name(member).capitalize() + "." for member in members(option.kind)]
     choices = "".join(f" {kind}" for kind in kinds if kind.startswith("One of"))
     words = f" Default: {option.limits['default_text']}." if "default_text" in option.limits else ""
@@ -110,7 +118,7 @@ def _element(cls: type) -> Iterator[str]:
         default = "required" if option.is_required else inline(option.kind, option.default())
         text = f"{option.name} ({kind_name(option.kind)}; {default}): {option.help} {remarks(option)}"
         yield from textwrap.wrap(text.strip(), _WIDTH, initial_indent="  ", subsequent_indent="    ")
-        if (nested := elements(option)) is not None:
+        if (nested := elements(option)) is not None and nested is not cls:
             yield from _indented(_element(nested))
 
 

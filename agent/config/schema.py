@@ -239,8 +239,8 @@ def _secrets(value: Any) -> Iterator[str]:
         for item in value:
             yield from _secrets(item)
     elif is_section(value.__class__):
-        for name in options_of(value.__class__):
-            yield from _secrets(getattr(value, name))
+        for option in options_of(value.__class__).values():
+            yield from _secrets(getattr(value, option.field))
 
 
 def _read_plain(base: Any, text: str) -> Any:

@@ -11,6 +11,7 @@ from agent.config.plugins import Entry
 from agent.core.host import Host
 from agent.core.options import option
 from agent.http.options import HttpOptions
+from alerting.options import AlertingOptions
 from sinks.history.options import HistoryOptions
 from sinks.journal.limits import Limits
 
@@ -77,3 +78,4 @@ class Settings:
     journal: Limits = option(Limits, "Journal of what is on its way to the sinks.")
     history: HistoryOptions = option(HistoryOptions, "History this host keeps of itself.")
     sinks: dict[str, Entry] = option(dict, "Where readings are sent.", plugins="sinks")
+    alerting: AlertingOptions = option(AlertingOptions, "What is judged and who is told.")

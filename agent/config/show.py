@@ -20,7 +20,7 @@ def show(settings: Settings, registries: Mapping[str, Registry] = REGISTRIES) ->
 
 def _section(section: Any, registries: Mapping[str, Registry]) -> Iterator[str]:
     for option in options_of(section.__class__).values():
-        value = getattr(section, option.name)
+        value = getattr(section, option.field)
         if table := option.limits.get("plugins"):
             yield f"{option.name}:"
             yield from _indented(_entries(value, registries[table]))

@@ -39,7 +39,7 @@ def inline(kind: Any, value: Any) -> str:
     base, unit = unit_of(_member_of(kind, value))
     if is_section(base):
         options = options_of(base).values()
-        return _flow((option.name, inline(option.kind, getattr(value, option.name))) for option in options)
+        return _flow((option.name, inline(option.kind, getattr(value, option.field))) for option in options)
     element = element_of(base)
     if isinstance(value, dict):
         return _flow((quote(key), inline(element, item)) for key, item in value.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,8 +14,9 @@ from agent.http.app import Agent, build
 from agent.http.desk import Desk
 from agent.http.exposure import check_exposure
 from agent.http.faces import AlertsFace, HistoryFace
+from agent.http.openapi import Operation
 from agent.http.server import Server, bind
-from agent.http.service import Service
+from agent.http.service import Endpoint, Service
 from sinks.history.naming import Names
 from sinks.prometheus import Exposition
 
@@ -32,6 +34,7 @@ class HttpFace:
     def __init__(self, agent: Agent, clock: Clock, *, is_insecure: bool = False) -> None:
         self.desk = Desk()
         self.alerts: AlertsFace | None = None
+        self.more: Sequence[tuple[Operation, Endpoint]] = ()
         self._agent = agent
         self._is_insecure = is_insecure
         self._exposition = Exposition()
@@ -61,7 +64,7 @@ class HttpFace:
         names = Names(settings.history.job, settings.history.instance or settings.hostname)
         app = build(
             self._agent, self._exposition, service=self._service, names=names, options=settings.http,
-            alerts=self.alerts, hosts=[settings.hostname],
+            alerts=self.alerts, hosts=[settings.hostname], more=self.more,
         )  # fmt: skip
         server = Server(app, listener.dup(), settings.http.tls)
         if self._running is not None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -36,11 +36,11 @@ def task() -> Task:
 
 
 @pytest.fixture
-def inputs(task: Task) -> Iterator[tuple[RuleInputs, FakeClock]]:
+def inputs(task: Task) -> tuple[RuleInputs, FakeClock]:
     clock = FakeClock()
     scheduler = Scheduler(clock, lambda *_: None)
     scheduler.tasks[task.name] = task
-    yield RuleInputs(scheduler, clock), clock
+    return RuleInputs(scheduler, clock), clock
 
 
 @pytest.mark.parametrize(

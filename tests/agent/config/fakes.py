@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from agent.config import Loaded, load
+from agent.config.registry import REGISTRIES as OURS
 from agent.config.registry import CollectorCommon, Registry, SinkCommon
 from agent.core.host import Host
 from agent.core.model import Failed, Group, Reading
@@ -90,7 +91,7 @@ SINKS = Registry(
     off_by_default=frozenset({"pipe", "grumpy"}),
     has_types=True,
 )
-REGISTRIES = {"collectors": COLLECTORS, "sinks": SINKS}
+REGISTRIES = {"collectors": COLLECTORS, "sinks": SINKS, "receivers": OURS["receivers"]}
 
 
 def load_text(
