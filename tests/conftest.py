@@ -158,3 +158,11 @@ def smtp_sink() -> Iterator[SmtpSink]:
 def anyio_backend() -> str:
     """Tests written as coroutines run on asyncio, as the daemon does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """The worker and the daemon make theirs strict; run within a test it must not outlast it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

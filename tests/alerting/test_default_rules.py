@@ -22,6 +22,7 @@ T0 = 1_700_000_000
 STEP_S = 60
 BEFORE_S = 6 * 3600
 HOST = 'instance="h"'
+DB = f'{HOST},exported_job="db"'
 
 FOUND = read_rule_files(default_rule_files(), PromQL())
 RULES = {rule.name: rule for _, rule in FOUND.rules() if isinstance(rule, AlertRule)}
@@ -106,21 +107,21 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
     "AgentLoopLate": ({}, f"vigilhost_agent_loop_lag_seconds{{{HOST}}}", (2, 0), (0.001, 0)),
     "AgentMountsHang": ({}, f"vigilhost_agent_stuck_mounts{{{HOST}}}", (1, 0), (0, 0)),
     "BackupOverdue": (
-        {f'vigilhost_backup_rpo_target_seconds{{{HOST},exported_job="db"}}': (86_400, 0)},
-        f'vigilhost_backup_rpo_age_seconds{{{HOST},exported_job="db"}}', (90_000, 1), (0, 1),
+        {f'vigilhost_backup_rpo_target_seconds{{{DB}}}': (86_400, 0)},
+        f'vigilhost_backup_rpo_age_seconds{{{DB}}}', (90_000, 1), (0, 1),
     ),
-    "BackupFailed": ({}, f'vigilhost_backup_status{{{HOST},exported_job="db",state="fail"}}', (1, 0), (0, 0)),
-    "BackupNeverRan": ({}, f'vigilhost_backup_status{{{HOST},exported_job="db",state="never"}}', (1, 0), (0, 0)),
-    "BackupShrank": ({}, f'vigilhost_backup_size_bytes{{{HOST},exported_job="db"}}', (100 * GB, -4e6), (100 * GB, -1000)),
+    "BackupFailed": ({}, f'vigilhost_backup_status{{{DB},state="fail"}}', (1, 0), (0, 0)),
+    "BackupNeverRan": ({}, f'vigilhost_backup_status{{{DB},state="never"}}', (1, 0), (0, 0)),
+    "BackupShrank": ({}, f'vigilhost_backup_size_bytes{{{DB}}}', (100 * GB, -4e6), (100 * GB, -1000)),
     "BackupNotVerified": (
-        {}, f'vigilhost_backup_last_verified_timestamp_seconds{{{HOST},exported_job="db"}}', (T0 - 9 * 86_400, 0), (T0, 0),
+        {}, f'vigilhost_backup_last_verified_timestamp_seconds{{{DB}}}', (T0 - 9 * 86_400, 0), (T0, 0),
     ),
     "BackupNeverVerified": (
-        {f'vigilhost_backup_last_success_timestamp_seconds{{{HOST},exported_job="db"}}': (T0, 0)},
-        f'vigilhost_backup_last_verified_timestamp_seconds{{{HOST},exported_job="db"}}', (0, 0), (T0, 0),
+        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB}}}': (T0, 0)},
+        f'vigilhost_backup_last_verified_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
     ),
     "BackupDrillOverdue": (
-        {}, f'vigilhost_backup_last_drill_timestamp_seconds{{{HOST},exported_job="db"}}', (T0 - 40 * 86_400, 0), (T0, 0),
+        {}, f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (T0 - 40 * 86_400, 0), (T0, 0),
     ),
 }  # fmt: skip
 # Read-only for an hour now: the healthy host has been so for ever, the other one was writable in the hour before.
