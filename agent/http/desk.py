@@ -14,8 +14,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
 
-import psutil
-
 from agent.core.isolation import Worker
 from agent.core.query import QueryTimeoutError
 
@@ -26,7 +24,12 @@ _NICE: Final = 5  # gives way to collecting; more, and on a busy host it would h
 _HEAVY_S: Final = 0.2  # a query this long may have taken tens of MB, which the allocator would keep for ever
 _GRACE_S: Final = 10.0  # for a question to notice its own deadline before its thread is given up
 
-_give_back: Callable[[], object] | None = getattr(psutil, "heap_trim", None)  # psutil 7.2 has it; a millisecond
+
+def _give_back() -> None:
+    """Return freed memory to the kernel, a millisecond. psutil (1.3 MB) is imported by the first heavy query only."""
+    import psutil
+
+    psutil.heap_trim()
 
 
 class BusyError(Exception):
@@ -97,7 +100,7 @@ class _Counter:
         try:
             return work(left)
         finally:
-            if _give_back is not None and monotonic() - began > _HEAVY_S:
+            if monotonic() - began > _HEAVY_S:
                 _give_back()
 
     def _next(self, done: asyncio.Future[T]) -> None:

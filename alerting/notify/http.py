@@ -13,8 +13,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import urllib3
-
 from agent.core.errors import Rejected, Retryable
 from agent.core.secrets import Secret
 
@@ -50,6 +48,8 @@ def request(
     ca_file: str = "",
 ) -> Answer:
     """One request within `deadline` seconds. Raise Retryable when nobody answers, Rejected for what is no address."""
+    import urllib3  # 2 MB that a host without such a receiver does not pay
+
     host = urlsplit(url).hostname or "an address without a host"
     ends_at = time.monotonic() + deadline
     options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
@@ -73,6 +73,8 @@ def request(
 
 
 def _reason(error: Exception) -> str:
+    import urllib3
+
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (urllib3.exceptions.SSLError, "TLS failed: is its certificate valid for this name?"),
         (urllib3.exceptions.NameResolutionError, "no such host"),

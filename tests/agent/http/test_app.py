@@ -3,10 +3,11 @@ from __future__ import annotations
 import gzip
 
 import pytest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from agent.core.model import Group, Tick, gauge
-from agent.http.app import build
+from agent.http.app import build, wants_openmetrics
 from sinks.prometheus import Exposition
 from tests.agent.http.asking import Agent, Client
 
@@ -70,3 +71,25 @@ async def test_ready_says_when_it_is(agent: Agent, client: Client) -> None:
 async def test_an_unknown_path_is_404(client: Client) -> None:
     assert (await client.get("/nothing")).status == 404
     assert (await client.get("/api/v1/nothing")).json()["errorType"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "text/plain",
+        "application/openmetrics-text",
+        "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+        "text/plain;version=0.0.4;q=0.9, Application/OpenMetrics-Text; version=0.0.1; q=0.8",
+        "application/openmetrics-text;version=2.0.0",
+        ";;;=,,q",
+    ],
+)
+def test_the_dialect_is_what_prometheus_client_would_choose(accept: str) -> None:
+    _, content_type = choose_encoder(accept)
+    assert wants_openmetrics(accept) == ("openmetrics" in content_type and "version=2" not in accept)
+
+
+def test_an_offer_that_is_refused_is_not_taken() -> None:
+    assert not wants_openmetrics("application/openmetrics-text;q=0, text/plain")
