@@ -28,7 +28,6 @@ from agent.http.service import Endpoint, Service
 from sinks.history.naming import Names
 from sinks.prometheus import Dialect, Exposition
 
-_VERSIONS = ("0.0.1", "1.0.0")  # of OpenMetrics; the same text for both
 _GZIP_WINDOW = 31  # zlib: 15 bits of window, +16 for a gzip header
 
 
@@ -56,7 +55,7 @@ def wants_openmetrics(accept: str) -> bool:
         kind, *parameters = [part.strip() for part in offer.split(";")]
         given = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
         is_wanted = given.get("q", "1").strip("0.") != ""
-        if kind == "application/openmetrics-text" and given.get("version", "1.0.0") in _VERSIONS and is_wanted:
+        if kind == "application/openmetrics-text" and given.get("version", "1.0.0") == "1.0.0" and is_wanted:
             return True
     return False
 

@@ -81,7 +81,7 @@ async def test_an_unknown_path_is_404(client: Client) -> None:
         "text/plain",
         "application/openmetrics-text",
         "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
-        "text/plain;version=0.0.4;q=0.9, Application/OpenMetrics-Text; version=0.0.1; q=0.8",
+        "text/plain;version=0.0.4;q=0.9, application/openmetrics-text; version=0.0.1; q=0.8",
         "application/openmetrics-text;version=2.0.0",
         ";;;=,,q",
     ],
@@ -93,3 +93,7 @@ def test_the_dialect_is_what_prometheus_client_would_choose(accept: str) -> None
 
 def test_an_offer_that_is_refused_is_not_taken() -> None:
     assert not wants_openmetrics("application/openmetrics-text;q=0, text/plain")
+
+
+def test_media_types_are_compared_without_regard_to_case() -> None:
+    assert wants_openmetrics("Application/OpenMetrics-Text")
