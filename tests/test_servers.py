@@ -158,7 +158,7 @@ def install_with(tools: Path, scripts: dict[str, str], ci: str = "") -> subproce
     return subprocess.run([INSTALL], env={"PATH": str(tools), "CI": ci}, capture_output=True, text=True)
 
 
-LIST = f"sed -n 's/^\\([a-z0-9-]*\\) *#.*/installed \\1/p' '{INSTALL.with_name('packages.txt')}'"
+LIST = f"sed -n 's/^\\([a-z0-9.+-]*\\) *#.*/installed \\1/p' '{INSTALL.with_name('packages.txt')}'"
 NOBODY = {"apt-get": "exit 9", "id": "echo 1000", "sudo": "exit 1"}
 
 
