@@ -70,7 +70,7 @@ class Daemon:
         self._http.alerts, self._http.more = AlertsView(lambda: self._alerts), operations(self._alert_commands)
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
-        self.is_ready = False
+        self._is_up = False
         self.reload_error = ""
         self._taken_over_ns = self._clock.wall_ns()  # when the configuration in force was
 
@@ -105,6 +105,11 @@ class Daemon:
 
     def snapshot(self) -> list[Tick]:
         return self._hub.snapshot(self._clock.monotonic())
+
+    @property
+    def is_ready(self) -> bool:
+        """Everything runs and there are readings to show: a scrape before the first would be empty."""
+        return self._is_up and self._hub.published > 0
 
     def revision(self) -> int:
         return self._hub.published
@@ -235,7 +240,7 @@ class Daemon:
         self._stopping.set()
 
     def _announce(self) -> None:
-        self.is_ready = True
+        self._is_up = True
         settings = self._settings
         log.info(
             "agent.started",

@@ -117,3 +117,8 @@ def test_a_daemon_nobody_knows_is_said() -> None:
     done = vigilhost("query", "1", "--url", f"http://127.0.0.1:{free_port()}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: http://127.0.0.1:")
+
+
+def test_once_it_is_ready_there_is_something_to_scrape() -> None:
+    with Vigilhost("{}") as agent:  # returns with the first answer that says ready
+        assert "node_memory_MemTotal_bytes" in agent.metrics()
