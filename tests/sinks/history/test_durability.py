@@ -28,7 +28,7 @@ def test_what_was_written_survives_every_kill(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.sinks.history.killed", str(tmp_path), str(first)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
             assert child.stdout is not None
-            for _ in range(rng.randrange(1, 6)):
+            for _ in range(rng.randrange(1, 4)):
                 line = child.stdout.readline()
                 assert line, "the child died by itself"
                 written = int(line)
@@ -40,7 +40,9 @@ def test_what_was_written_survives_every_kill(tmp_path: Path) -> None:
         known = samples(history, "a")
         assert history.status().set_aside == ()
         assert history.status().damaged_blocks == 0
-        assert [second for second, _ in known if second <= written] == list(range(0, written + 1, 10))
+        seconds = [second for second, _ in known if second <= written]
+        assert sorted(set(range(0, written + 1, 10)) ^ set(seconds))[:5] == [], "lost, or never written"
+        assert len(seconds) == len(set(seconds)), "nothing is there twice"
         assert all(value == second for second, value in known)
         first = int(known[-1][0]) + 10
         history.close()
