@@ -10,7 +10,6 @@ import sys
 
 from tests.sinks.history.small import Clock, at, opened
 
-
 # A slow parent must not find more than a day written by twenty lives: history would let the oldest go, as it should.
 MOST_WRITES = 4
 
