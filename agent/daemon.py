@@ -71,6 +71,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._started_at = time.monotonic()
         self._is_up = False
+        self._has_been_ready = False
         self.reload_error = ""
         self._taken_over_ns = self._clock.wall_ns()  # when the configuration in force was
 
@@ -108,8 +109,10 @@ class Daemon:
 
     @property
     def is_ready(self) -> bool:
-        """Everything runs and there are readings to show: a scrape before the first would be empty."""
-        return self._is_up and self._hub.published > 0
+        """Everything runs and every collector has been tried: a scrape before that would lack series. Stays true."""
+        if not self._has_been_ready:
+            self._has_been_ready = self._is_up and self._scheduler.has_tried_all
+        return self._has_been_ready
 
     def revision(self) -> int:
         return self._hub.published

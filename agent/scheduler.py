@@ -120,6 +120,11 @@ class Scheduler:
         self._has_changed = False
         self._newly_missing: list[str] = []
 
+    @property
+    def has_tried_all(self) -> bool:
+        """Each task has run at least once or missed its deadline."""
+        return all(task.stats.runs or task.stats.timeouts for task in self.tasks.values())
+
     def set_tasks(self, tasks: Iterable[Task]) -> None:
         """Take these tasks from now on; a Task object that was there before keeps its timetable and state."""
         wanted = {task.name: task for task in tasks}

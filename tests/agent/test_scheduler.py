@@ -191,6 +191,29 @@ async def test_a_stuck_collector_is_left_behind_and_never_started_twice() -> Non
         assert run.slots("stuck") == [0, 7], "it is back, and what it said too late is not used"
 
 
+async def test_all_are_tried_once_each_has_run_failed_or_missed_its_deadline() -> None:
+    gate = threading.Event()
+
+    def hang(run: int) -> list[Reading]:
+        gate.wait()
+        return []
+
+    def broken(run: int) -> list[Reading]:
+        raise SourceError("/proc/meminfo: permission denied")
+
+    async with running(Source("stuck", behave=hang, timeout=60)) as run:
+        assert not run.scheduler.has_tried_all
+        gate.set()
+        assert await eventually(lambda: run.scheduler.has_tried_all)
+    gate.clear()
+    async with running(Source("quick"), Source("broken", behave=broken)) as run:
+        assert run.scheduler.has_tried_all
+    async with running(Source("stuck", behave=hang, timeout=0.02)) as run:
+        assert await eventually(lambda: run.scheduler.has_tried_all)
+        assert run.scheduler.tasks["stuck"].stats.runs == 0
+        gate.set()
+
+
 async def test_a_late_wake_up_skips_slots_and_replays_none() -> None:
     async with running(Source("a", 1.0)) as run:
         run.clock.step_wall(4)

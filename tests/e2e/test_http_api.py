@@ -122,3 +122,4 @@ def test_a_daemon_nobody_knows_is_said() -> None:
 def test_once_it_is_ready_there_is_something_to_scrape() -> None:
     with Vigilhost("{}") as agent:  # returns with the first answer that says ready
         assert "node_memory_MemTotal_bytes" in agent.metrics()
+        assert not [name for name, each in agent.health()["collectors"].items() if each["state"] == "starting"]
