@@ -31,8 +31,9 @@ from agent.journal_keeper import JournalKeeper, open_journal
 from agent.log import configure as configure_log
 from agent.rule_inputs import RuleInputs
 from agent.rule_sets import rules_directory
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
 from agent.sink_set import SinkSet
+from agent.timetable import Task
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent import __version__
 from agent.core.clock import NS, Clock
 from agent.journal_metrics import summary
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 

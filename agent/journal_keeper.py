@@ -1,16 +1,15 @@
 """Keeps the journal: writes it each second, syncs it each five, tidies it each ten, on a thread that may wait.
 
-It has no timer of its own: Ticks come each second, and the first of a second pokes it, so the daemon wakes no more
-often for having a journal.
+Ticks come each second, at about the same moment of it. The thread sleeps until a little after that moment and finds
+them there: woken by the first of them it would fight the others for the interpreter.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import structlog
 
@@ -21,6 +20,7 @@ from sinks.journal import Journal, JournalError, Limits
 log = structlog.get_logger("journal")
 
 FLUSH_S, SYNC_S, TIDY_S = 1.0, 5.0, 10.0
+_LINGER_S = 0.1  # after the first Tick of a second the others come
 _SLACK_S = 0.05  # Ticks come at about the same moment of each second, never exactly
 
 
@@ -40,7 +40,9 @@ class JournalKeeper:
         self.journal = journal
         self._clock = clock
         self._pokes: SimpleQueue[bool] = SimpleQueue()  # False: end
-        self._is_poked = False
+        self._first_at: float | None = None  # when the oldest Tick that is not written came, monotonic
+        self._expected_at = 0.0  # when the next flush would be due if Ticks go on as they do
+        self._is_idle = False  # the thread sleeps until it is poked
         self._flush_at = self._sync_at = self._tidy_at = 0.0
         self._was_failing = False
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
@@ -49,16 +51,17 @@ class JournalKeeper:
     def append(self, tick: Tick) -> None:
         """Take a Tick; it is on its way to the disk within the second."""
         self.journal.append(tick)
-        if not self._is_poked and self._clock.monotonic() >= self._flush_at:
-            self._is_poked = True
-            # After everything else that this turn of the loop publishes.
-            asyncio.get_running_loop().call_soon(self._pokes.put, True)
+        if self._first_at is None:
+            self._first_at = self._clock.monotonic()
+            if self._is_idle:
+                self._pokes.put(True)
 
     def _work(self) -> None:
-        while self._pokes.get():
-            self._is_poked = False
+        while self._wait():
             now = self._clock.monotonic()
             self._flush_at = now + FLUSH_S - _SLACK_S
+            self._expected_at = (self._first_at or now) + FLUSH_S + _LINGER_S
+            self._first_at = None
             if now >= self._sync_at:
                 self._sync_at = now + SYNC_S - _SLACK_S
                 is_written = self.journal.sync()
@@ -69,6 +72,23 @@ class JournalKeeper:
                 self.journal.tidy()
             self._tell(is_written)
         self.journal.sync()
+
+    def _wait(self) -> bool:
+        """Until something is to be written and it is time to; False: end."""
+        while True:
+            first_at, now = self._first_at, self._clock.monotonic()
+            due_at = self._expected_at if first_at is None else max(first_at + _LINGER_S, self._flush_at)
+            if first_at is not None and now >= due_at - _SLACK_S:
+                return True
+            self._is_idle = first_at is None and now >= due_at
+            try:
+                # What came between the look and the flag has seen no idle thread, so look once more.
+                is_left_alone = self._is_idle and self._first_at is None
+                if not self._pokes.get(timeout=None if is_left_alone else max(0.0, due_at - now)):
+                    return False
+            except Empty:
+                pass
+            self._is_idle = False
 
     def _tell(self, is_written: bool) -> None:
         if is_written != self._was_failing:

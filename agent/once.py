@@ -12,7 +12,8 @@ from agent.core.clock import NS, SystemClock
 from agent.core.errors import SinkError
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 from sinks.line_protocol import Encoder
 
 _MOST_WAIT_S = 30.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from agent.core.clock import NS, Clock
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 from alerting.dependencies import Failing
 from sinks.history.naming import is_kept, metric_name
 

@@ -12,7 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from agent.core.clock import FakeClock
 from agent.core.model import Group, Reading
 from agent.hub import Hub
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 from benchmarks.each import note_each
 
 COLLECTORS = 40

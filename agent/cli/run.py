@@ -40,12 +40,14 @@ def run(arguments: Sequence[str]) -> int:
 
     from agent import log, signals
     from agent.config import ConfigError
+    from agent.core import heap
     from agent.daemon import Daemon
     from agent.http.exposure import ExposedError
     from agent.http.server import ListenError
     from agent.once import once
     from agent.statedir import StateDirError
 
+    heap.use_one_arena()
     os.umask(0o077)
     signals.ignore(signal.SIGHUP)  # until there is an agent that can reload: it would be killed
     try:

@@ -5,10 +5,31 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 NS = 1_000_000_000
+
+
+class Alarm:
+    """Wakes a thread at a moment, or before when somebody rings it. `left`: seconds until then."""
+
+    def __init__(self, left: Callable[[], float]) -> None:
+        self._left = left
+        self._has_rung = threading.Event()
+
+    def wait(self) -> None:
+        """Block the calling thread."""
+        while not self._has_rung.is_set() and (left := self._left()) > 0:
+            self._has_rung.wait(None if left == math.inf else left)
+
+    def ring(self) -> None:
+        """Wake it now."""
+        self._has_rung.set()
 
 
 class Clock(Protocol):
@@ -26,6 +47,10 @@ class Clock(Protocol):
         """Return when the monotonic clock has reached `monotonic`."""
         ...
 
+    def alarm(self, monotonic: float) -> Alarm:
+        """For a thread that sleeps until the monotonic clock has reached `monotonic`."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks. CLOCK_MONOTONIC stands still during suspend, so a resumed host realigns."""
@@ -41,6 +66,9 @@ class SystemClock:
         while (left := monotonic - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
+    def alarm(self, monotonic: float) -> Alarm:
+        return Alarm(lambda: monotonic - time.monotonic())
+
 
 class FakeClock:
     """A clock that tests move by hand."""
@@ -48,8 +76,10 @@ class FakeClock:
     def __init__(self, wall_s: float = 1_700_000_000.0) -> None:
         self._wall_ns = int(wall_s * NS)
         self._monotonic = 1000.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
+        self.sleeping = 0  # in `sleep_until` now
+        self.wakes = 0  # of `sleep_until` so far
 
     def wall_ns(self) -> int:
         return self._wall_ns
@@ -61,8 +91,25 @@ class FakeClock:
         if monotonic <= self._monotonic:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (monotonic, next(self._order), future))
-        await future
+        self._wake_at(monotonic, partial(self._wake, future))
+        self.sleeping += 1
+        try:
+            await future
+        finally:
+            self.sleeping -= 1
+
+    def alarm(self, monotonic: float) -> Alarm:
+        alarm = Alarm(lambda: math.inf if monotonic > self._monotonic else 0.0)
+        self._wake_at(monotonic, alarm.ring)
+        return alarm
+
+    def _wake_at(self, monotonic: float, wake: Callable[[], object]) -> None:
+        heapq.heappush(self._sleepers, (monotonic, next(self._order), wake))
+
+    def _wake(self, sleeper: asyncio.Future[None]) -> None:
+        if not sleeper.done():
+            sleeper.set_result(None)
+            self.wakes += 1
 
     def step_wall(self, seconds: float) -> None:
         """Jump the wall clock alone, as an administrator or NTP does."""
@@ -73,10 +120,9 @@ class FakeClock:
         end = self._monotonic + seconds
         await _settle()
         while self._sleepers and self._sleepers[0][0] <= end:
-            due, _, future = heapq.heappop(self._sleepers)
+            due, _, wake = heapq.heappop(self._sleepers)
             self._move_to(max(due, self._monotonic))
-            if not future.done():
-                future.set_result(None)
+            wake()
             await _settle()
         self._move_to(end)
         await _settle()

@@ -16,6 +16,8 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar
 
+from agent.core.clock import Alarm
+
 T = TypeVar("T")
 
 
@@ -32,10 +34,16 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Jobs done one after another on one lane; `done` is called once, on the lane's thread, when none is left."""
+    """Jobs done one after another on one lane; `done` is called once, on the lane's thread, when none is left.
+
+    `begin` comes first, on the lane's thread: it may wait, and says whether the jobs are to be done at all. With `nap`
+    the thread sleeps afterwards, instead of being woken to be told when its next batch begins.
+    """
 
     jobs: deque[Job]
     done: Callable[[], None]
+    begin: Callable[[], bool] | None = None
+    nap: Alarm | None = None
     current: Job | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_abandoned: bool = False
@@ -70,6 +78,9 @@ class Batch:
 
     def work(self) -> bool:
         """Do the jobs; False when the batch was abandoned meanwhile and its thread has to go."""
+        if self.begin is not None and not self.begin():
+            self.jobs.clear()
+            self.nap = None
         while job := self._next():
             job.started_at = monotonic()
             job.run()
@@ -91,22 +102,34 @@ class Lane:
         self.name = name
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._nap: Alarm | None = None
 
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch; starts the thread at the first one."""
+    def submit(self, batch: Batch, *, is_urgent: bool = True) -> None:
+        """Queue a batch; starts the thread at the first one. One that is not urgent waits for the end of a nap."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
             self._thread.start()
         self._queue.put(batch)
+        if is_urgent:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the nap of the thread, if it takes one."""
+        if (nap := self._nap) is not None:
+            nap.ring()
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
+            self._nap = batch.nap
             if not batch.work():
                 return
+            if batch.nap is not None:
+                batch.nap.wait()
 
     def close(self) -> None:
         """Let the thread end after what is queued; does not wait."""
         self._queue.put(None)
+        self.wake()
 
 
 class Worker:

@@ -113,7 +113,7 @@ def _compile(pattern: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def predicate(pattern: str) -> Predicate:
-    """Does the whole of a text match the pattern? Literals, their alternations and prefix.* need no RE2.
+    """Does the whole of a text match the pattern? Literals, and what begins or ends with one, need no RE2.
 
     Raise PatternError.
     """
@@ -149,22 +149,27 @@ def _literals(pattern: str) -> frozenset[str] | None:
 
 
 def _around_literal(pattern: str) -> Predicate | None:
-    """A test for literal.*, .*literal, .*literal.* and the same with .+; None for any other shape."""
+    """A test for literal.*, .*literal, .*literal.*, the same with .+ or (a|b) for literal; None for other shapes."""
     head = pattern[:2] if pattern[:2] in {".*", ".+"} else ""
     rest = pattern[len(head) :]
     tail = rest[-2:] if rest[-2:] in {".*", ".+"} and rest[-3:-2] != "\\" else ""
-    middle = _literals(rest[: len(rest) - len(tail)]) if rest[:1] != "(" and "|" not in rest else None
-    if middle is None:
+    middle = rest[: len(rest) - len(tail)]
+    is_group = middle.startswith("(") and middle.endswith(")")
+    literals = _literals(middle) if is_group or "|" not in middle else None
+    if literals is None:
         return None
-    (text,) = middle
-    least = len(text) + (head == ".+") + (tail == ".+")
+    texts = tuple(literals)
     if head and tail:
-        first = 1 if head == ".+" else 0
-        last = -1 if tail == ".+" else None
-        return lambda value: len(value) >= least and text in value[first:last]
+        first, last = (1 if head == ".+" else 0), (-1 if tail == ".+" else None)
+        least = (head == ".+") + (tail == ".+")
+        return lambda value: len(value) >= least and any(text in value[first:last] for text in texts)
+    if head == ".*":
+        return lambda value: value.endswith(texts)
     if head:
-        return lambda value: len(value) >= least and value.endswith(text)
-    return lambda value: len(value) >= least and value.startswith(text)
+        return lambda value: value[1:].endswith(texts) and value != ""
+    if tail == ".*":
+        return lambda value: value.startswith(texts)
+    return lambda value: value[:-1].startswith(texts) and value != ""
 
 
 def _by_pattern(pattern: str) -> Predicate:

@@ -28,7 +28,7 @@ class Cluster:
 
 async def settled(clock: FakeClock, cluster: Cluster, count: int) -> None:
     """Until so many have been handed over and the next time is waited for."""
-    while len(cluster.got) < count or not any(not future.done() for *_, future in clock._sleepers):
+    while len(cluster.got) < count or not clock.sleeping:
         await asyncio.sleep(0.001)
 
 

@@ -28,7 +28,7 @@ def pings(*, suffixes: bool = True, script: tuple[Reply, ...] = ()) -> tuple[lis
         for expected in (int(suffixes), 1, int(suffixes), 1):
             wanted += expected
             await asyncio.to_thread(hook.wait_for, wanted)
-            while not clock._sleepers:  # the ping has come back and the next one is waited for
+            while not clock.sleeping:  # the ping has come back and the next one is waited for
                 await asyncio.sleep(0.001)
             if troubles:
                 await clock.advance(60.0)

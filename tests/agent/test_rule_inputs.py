@@ -9,7 +9,8 @@ import pytest
 from agent.core.clock import FakeClock
 from agent.core.model import Failed, Group, Reading, gauge
 from agent.rule_inputs import RuleInputs
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 
 MEM = Group("mem", (
     gauge("total", "bytes", "x", influx="total", prom="node_memory_MemTotal_bytes"),

@@ -47,6 +47,9 @@ MATCHES = [
     ("=~", ".+b", "b", False, "something before the literal"),
     ("=~", ".+b.+", "abc", True, "something on both sides"),
     ("=~", ".+b.+", "bc", False, "nothing on the left"),
+    ("=~", "(ab|c).*", "cd", True, "one of several beginnings"),
+    ("=~", "(ab|c).+", "ab", False, "one of several beginnings, and nothing after it"),
+    ("=~", ".+(ab|c)", "xab", True, "one of several ends"),
     ("=~", r"a\.b", "axb", False, "an escaped dot is a dot"),
     ("=~", r"a\.*", "a...", True, "an escaped dot, repeated"),
     ("=~", r"a\\.*", "a\\b", True, "an escaped backslash before the dot"),
@@ -85,7 +88,9 @@ def test_a_label_set_is_selected_by_all_matchers_and_absent_labels_are_empty() -
     assert not labels.select(some, [Matcher("job", "=~", "n.*"), Matcher("zone", "!=", "")])
 
 
-PIECES = st.sampled_from([".*", ".+", "a", "b", "|", "(", ")", "(?:", "\\.", "\\", ".", "?", "-", "\\-", "[ab]", "\n"])
+PIECES = st.sampled_from(
+    [".*", ".+", "(a|ab)", "a", "b", "|", "(", ")", "(?:", "\\.", "\\", ".", "?", "-", "\\-", "[ab]", "\n"]
+)
 
 
 @settings(max_examples=400, deadline=None)

@@ -18,7 +18,8 @@ from itertools import pairwise
 from agent.config.loading import load
 from agent.core.clock import NS, FakeClock, SystemClock
 from agent.core.model import Reading, Tick, Value
-from agent.scheduler import Scheduler, Task
+from agent.scheduler import Scheduler
+from agent.timetable import Task
 from sinks.history.history import History
 from sinks.history.options import HistoryOptions
 from sinks.journal import Journal
