@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-
 from agent.cli.backup_desk import Busy, Desk, Found, key_of, redactor
 from agent.cli.backup_progress import Bar, Counted
+from agent.core.clock import SystemClock
 from backup import catalogue
 from backup.assertions import Assertion
 from backup.children import Guard
@@ -22,9 +21,9 @@ from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed
 from backup.job import Drill, Job
 from backup.source import Work
-from backup.worker import BUSY, EVERY_JOB, FAILED, OK, lock
+from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
 
-EVIDENCE = "backup-drills"  # directory in the state directory
+EVIDENCE = "backup-drills"  # directory among what jobs work in
 _MOST_REPORTS = 60  # of a job: five years of monthly drills
 _ASK_AGAIN_S = 1.0
 
@@ -64,9 +63,10 @@ def newest(at: Desk, job: Job) -> Found:
     return found[0]
 
 
-def work_drill(at: Desk, job: Job) -> int:
-    """What the agent's child does: the drill, told as a worker tells a run. The exit code."""
+def work_drill(at: Desk, job: Job, output: int = 1) -> int:
+    """What the agent's worker does: the drill, told as a worker tells a run. The exit code."""
     guard = Guard(deadline_of(job), f"{job.name}: drill")
+    lines = Lines(output, guard, SystemClock(), redactor(job))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
     said: dict[str, Any] = {}
@@ -76,27 +76,23 @@ def work_drill(at: Desk, job: Job) -> int:
             evidence = carry_out(at, newest(at, job), work)
         said, error = evidence.report(), reason(evidence)
     except Busy as busy:
-        _put({"event": "result", "job": job.name, "status": "busy", "error": str(busy), "is_slot_done": False})
+        lines.put(refusal(job.name, "busy", str(busy)))
         return BUSY
     except (BackupError, ValueError) as failure:
         error = redactor(job)(str(failure))
     finally:
         guard.close()
     is_passed = error is None
-    _put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
+    lines.put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
           "is_slot_done": is_passed})  # fmt: skip
     return OK if is_passed else FAILED
-
-
-def _put(result: dict[str, Any]) -> None:
-    click.echo(json.dumps(result, default=str))
 
 
 @contextlib.contextmanager
 def _turn(at: Desk, guard: Guard) -> Iterator[None]:
     """A drill takes its turn among the jobs, whose own lock it holds, as a run does. Raise Stopped."""
     while True:
-        with lock(at.state_dir, EVERY_JOB) as is_ours:
+        with lock(at.work_dir, EVERY_JOB) as is_ours:
             if is_ours:
                 yield
                 return
@@ -105,7 +101,7 @@ def _turn(at: Desk, guard: Guard) -> Iterator[None]:
 
 def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
     """The report as a file; the oldest ones go."""
-    directory = os.path.join(at.state_dir, EVIDENCE)
+    directory = os.path.join(at.work_dir, EVIDENCE)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(evidence.started_at))
     file = os.path.join(directory, f"{job.name}.{stamp}.json")
     try:

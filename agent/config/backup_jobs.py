@@ -35,10 +35,12 @@ REGISTRIES: Mapping[str, Registry] = {
 }
 
 
-def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, Job], list[Problem]]:
+def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ,
+              opens_secrets: bool = True) -> tuple[dict[str, Job], list[Problem]]:  # fmt: skip
     """Every job of a directory by name, and what is doubtful; none where there is no directory.
 
-    Raise ConfigError with all that is wrong in any of them.
+    `opens_secrets` False: for who only plans runs; what carries them out may read secrets that we may not. Raise
+    ConfigError with all that is wrong in any of them.
     """
     try:
         files = sorted(name for name in os.listdir(directory) if not name.startswith("."))
@@ -53,7 +55,7 @@ def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tup
     for file in files:
         if file.endswith(".yaml"):
             try:
-                job, doubts = load_job(os.path.join(directory, file), environ=environ)
+                job, doubts = load_job(os.path.join(directory, file), environ=environ, opens_secrets=opens_secrets)
             except ConfigError as error:
                 errors += error.errors
             else:
@@ -66,7 +68,8 @@ def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tup
     return jobs, warnings
 
 
-def load_job(path: str, *, environ: Mapping[str, str] = os.environ) -> tuple[Job, list[Problem]]:
+def load_job(path: str, *, environ: Mapping[str, str] = os.environ,
+             opens_secrets: bool = True) -> tuple[Job, list[Problem]]:  # fmt: skip
     """The job of one file, and what is doubtful about it. Raise ConfigError."""
     name = os.path.basename(path).removesuffix(".yaml")
     errors: list[Problem] = []
@@ -75,7 +78,7 @@ def load_job(path: str, *, environ: Mapping[str, str] = os.environ) -> tuple[Job
     except ValueError as error:
         raise ConfigError([Problem(Place(path), "", f"{name!r} {error}")]) from error
     tree = nodes.read_file(path, errors)
-    reader = Reader(environ, functools.partial(read_table, REGISTRIES))
+    reader = Reader(environ, functools.partial(read_table, REGISTRIES), opens_secrets=opens_secrets)
     job = reader.section(Job, tree if tree is not None else nodes.Mapping(Place(path)), "") if not errors else None
     errors += reader.errors
     if errors or job is None or isinstance(job, Bad):

@@ -45,10 +45,12 @@ class Reader:
     """One reading of a configuration: what it may look at, and what it has found wrong so far.
 
     `plugins` reads the sections whose options belong to plugins; it gets this reader, the table's name, node and path.
+    `opens_secrets` False: every secret is taken for one that is there, and none is looked at.
     """
 
-    def __init__(self, environ: Mapping[str, str], plugins: PluginReader) -> None:
+    def __init__(self, environ: Mapping[str, str], plugins: PluginReader, *, opens_secrets: bool = True) -> None:
         self.environ = environ
+        self.opens_secrets = opens_secrets
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.plain_secrets: list[tuple[Place, str]] = []  # written in the configuration itself: (place, path)
