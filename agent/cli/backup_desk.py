@@ -17,7 +17,7 @@ from agent import backup_results
 from agent.cli.config_cmd import EXIT_BAD_CONFIG, load_or_exit
 from agent.config.backup_jobs import load_jobs
 from agent.core.problems import ConfigError
-from agent.places import BACKUP_STATE, JOBS_DIRECTORY, backup_socket
+from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_socket
 from backup import catalogue
 from backup.catalogue import Catalogue
 from backup.children import Guard
@@ -61,13 +61,15 @@ class Desk:
 
     `socket`: where the agent has jobs run as root; then locks, scratch space and reports are those of that helper, and
     the state directory is the agent's, which learns there what became of a job. None: all is in the state directory.
+    `drill_socket`: where archives are handed over to be drilled; None: to a child.
     """
 
     def __init__(self, jobs_dir: str, state_dir: str, host: str, own_host: str, jobs: dict[str, Job], *,
-                 socket: str | None = None) -> None:  # fmt: skip
+                 socket: str | None = None, drill_socket: str | None = None) -> None:  # fmt: skip
         self.jobs_dir = jobs_dir
         self.state_dir = os.path.abspath(state_dir)
         self.socket = socket
+        self.drill_socket = drill_socket if drill_socket and os.path.exists(drill_socket) else None
         self.work_dir = self.state_dir if socket is None or os.geteuid() != 0 else BACKUP_STATE
         self.host = host
         self.is_own = host == own_host
@@ -223,7 +225,7 @@ def desk(config: str | None, jobs_dir: str | None, state_dir: str | None, host: 
     # Who names a place of his own means it; otherwise a run by hand is what the agent has run at night.
     socket = backup_socket(settings.backup.socket, directory) if jobs_dir is None and state_dir is None else None
     return Desk(directory, state_dir or settings.state_dir, host or settings.hostname, settings.hostname, jobs,
-                socket=socket)  # fmt: skip
+                socket=socket, drill_socket=DRILL_SOCKET if socket and os.geteuid() == 0 else None)  # fmt: skip
 
 
 Command = Callable[..., None]

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from typing import NamedTuple
 
 import click
 
@@ -17,7 +18,7 @@ from agent.cli.backup_desk import Desk, of_problems
 from agent.config import load_hostname
 from agent.config.backup_jobs import load_job
 from agent.core.problems import ConfigError
-from agent.places import BACKUP_STATE, JOBS_DIRECTORY
+from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY
 from backup import served
 from backup.errors import BackupError, Refused
 from backup.job import Job
@@ -36,7 +37,10 @@ EXIT_REFUSED = 2
               f"$STATE_DIRECTORY or {BACKUP_STATE}]")  # fmt: skip
 @click.option("--user", "names", multiple=True, default=("vigilhost",), show_default=True,
               help="Who may ask, beside root.")  # fmt: skip
-def backup_helper(config: str | None, jobs_dir: str, state_dir: str | None, names: tuple[str, ...]) -> None:
+@click.option("--drill-socket", metavar="PATH", default=DRILL_SOCKET, show_default=True,
+              help="Where archives are handed over to be drilled; a child does it where that is missing.")  # fmt: skip
+def backup_helper(config: str | None, jobs_dir: str, state_dir: str | None, names: tuple[str, ...],
+                  drill_socket: str) -> None:  # fmt: skip
     """Carry out one request (`run JOB`, `drill JOB`) of the connection that systemd accepted.
 
     Answers with JSON lines, as backup-worker writes them, and {"event": "exit", "code": 0} last.
@@ -48,7 +52,7 @@ def backup_helper(config: str | None, jobs_dir: str, state_dir: str | None, name
     except BackupError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_REFUSED)
-    code = _serve(connection, config, jobs_dir, state_dir, names)
+    code = _serve(connection, _Places(config, jobs_dir, state_dir, drill_socket), names)
     # What is left is to say so; that the other side then goes away is no reason to be ended.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     served.answer(connection, {"event": "exit", "code": code})
@@ -56,13 +60,21 @@ def backup_helper(config: str | None, jobs_dir: str, state_dir: str | None, name
     sys.exit(code)
 
 
-def _serve(connection: socket.socket, config: str | None, jobs_dir: str, state_dir: str,
-           names: tuple[str, ...]) -> int:  # fmt: skip
+class _Places(NamedTuple):
+    """Where everything is, as the options say."""
+
+    config: str | None
+    jobs_dir: str
+    state_dir: str
+    drill_socket: str
+
+
+def _serve(connection: socket.socket, places: _Places, names: tuple[str, ...]) -> int:
     job = ""
     try:
         request = served.read_request(connection, served.users(names))
         job = request.job
-        at = _desk(request, config, jobs_dir, state_dir)
+        at = _desk(request, places)
     except (BackupError, ConfigError) as error:
         text = of_problems(error) if isinstance(error, ConfigError) else str(error)
         click.echo(f"refused: {text}", err=True)
@@ -75,13 +87,13 @@ def _serve(connection: socket.socket, config: str | None, jobs_dir: str, state_d
     return code
 
 
-def _desk(request: Request, config: str | None, jobs_dir: str, state_dir: str) -> Desk:
+def _desk(request: Request, places: _Places) -> Desk:
     """The one job. Raise Refused, ConfigError."""
-    host, files = load_hostname(config)
+    host, files = load_hostname(places.config)
     for file in files:
         check_own_file(file)
-    job = _job(jobs_dir, request.job)
-    return Desk(jobs_dir, state_dir, host, host, {job.name: job})
+    job = _job(places.jobs_dir, request.job)
+    return Desk(places.jobs_dir, places.state_dir, host, host, {job.name: job}, drill_socket=places.drill_socket)
 
 
 def _job(directory: str, name: str) -> Job:
