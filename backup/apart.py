@@ -23,7 +23,7 @@ import msgspec
 
 from agent.core.secrets import Secret
 from backup.assertions import Assertion, Outcome
-from backup.children import PATH, program
+from backup.children import PATH, close_all, program
 from backup.errors import BackupError, Damaged
 from backup.job import Job
 from backup.manifest import Archive
@@ -33,6 +33,7 @@ from backup.source import Work
 _MOST_LINE = 32 << 20  # bytes: a manifest's row estimates are the largest part
 _LOOK_S = 0.2  # how often the run's own end is looked at while we wait
 _CONNECT_S = 30.0
+_MOST_DESCRIPTORS = 2  # the archive and the private key
 
 Connect = Callable[[], AbstractContextManager[socket.socket]]
 
@@ -170,18 +171,28 @@ def send(connection: socket.socket, task: Task, descriptors: Sequence[int]) -> N
 
 def receive(connection: socket.socket) -> tuple[Task, BinaryIO, BinaryIO | None]:
     """The task, the archive, and the private key. Raise Damaged."""
-    files: list[BinaryIO] = []
+    descriptors: list[int] = []
+    try:
+        task = _receive(connection, descriptors)
+    except BaseException:
+        close_all(*descriptors)
+        raise
+    files = [os.fdopen(descriptor, "rb", buffering=0) for descriptor in descriptors]
+    return task, files[0], files[1] if len(files) > 1 else None
+
+
+def _receive(connection: socket.socket, descriptors: list[int]) -> Task:
     got = bytearray()
     while b"\n" not in got[-1:]:
-        part, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
-        files += [os.fdopen(descriptor, "rb", buffering=0) for descriptor in descriptors]
+        part, came, _, _ = socket.recv_fds(connection, 1 << 20, _MOST_DESCRIPTORS)
+        descriptors += came
         got += part
-        if not part or len(got) > _MOST_LINE or len(files) > 2:
+        if not part or len(got) > _MOST_LINE or len(descriptors) > _MOST_DESCRIPTORS:
             raise Damaged("the task broke off, or is too long")
-    if not files:
+    if not descriptors:
         raise Damaged("no archive came with the task")
     try:
-        return msgspec.json.decode(got, type=Task), files[0], files[1] if len(files) > 1 else None
+        return msgspec.json.decode(got, type=Task)
     except msgspec.DecodeError as error:
         raise Damaged(f"is no task: {error}") from error
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import sqlite3
 import subprocess
+import tempfile
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,7 @@ from tests.backup.helper_process import AGENT, STRANGER, asked, helper_argv, say
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
 from tests.servers.process import wait_until
 from tests.servers.programs import need
+from tests.servers.redis import Redis
 
 ASLEEP = 5_000_000 + os.getpid()
 
@@ -209,3 +214,79 @@ def test_without_a_connection_it_says_what_starts_it(host: BackedUp, environment
     )  # fmt: skip
     assert done.returncode == 2
     assert "vigilhost-backup.socket" in done.stderr
+
+
+# With no more of root's rights than its unit leaves it.
+
+
+def _as_its_unit_has_it() -> list[str]:
+    unit = (REPOSITORY / "systemd" / "vigilhost-backup@.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    kept = [f"+{name.removeprefix('CAP_').lower()}" for name in line.partition("=")[2].split()]
+    return ["setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={','.join(['-all', *kept])}", "--"]
+
+
+def say_shut_in(host: BackedUp, request: bytes) -> list[dict[str, Any]]:
+    with asked(host, request, AGENT, _as_its_unit_has_it()) as one:
+        return one.hear()
+
+
+def test_what_only_root_and_its_owner_can_read_is_backed_up(host: BackedUp) -> None:
+    private = host.source / "private"
+    private.mkdir(mode=0o700)
+    (private / "key").write_text("of somebody")
+    (private / "key").chmod(0o400)
+    for path in (private / "key", private, host.source):
+        os.chown(path, 1, 1)
+    events = say_shut_in(host, b"run job\n")
+    assert (events[-2]["status"], events[-1]["code"]) == ("ok", 0), events[-2]
+
+
+def test_it_cannot_write_where_root_could(host: BackedUp) -> None:
+    """The destination is somebody's who let root in by being root's prey."""
+    os.chown(host.store, 1, 1)
+    events = say_shut_in(host, b"run job\n")
+    assert "owned by user 1; it must belong to root" in events[-2]["error"]
+    tried = subprocess.run([*_as_its_unit_has_it(), "touch", host.store / "x"], capture_output=True, check=False)
+    assert tried.returncode != 0
+    assert not (host.store / "x").exists()
+
+
+def test_a_jobs_user_gets_a_directory_that_goes_whatever_was_made_in_it(host: BackedUp) -> None:
+    """PostgreSQL's programs leave directories that only their user can enter."""
+    path = host.source / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE t AS SELECT 1 AS x")
+        database.commit()
+    host.job(source={"sqlite": {"paths": [str(path)]}}, user=STRANGER)
+    made = Path(tempfile.mkdtemp(prefix="vigilhost.job.", dir="/var/tmp"))
+    (made / "of" / "a" / "killed").mkdir(parents=True, mode=0o700)
+    for each in (made / "of" / "a" / "killed", made / "of" / "a", made / "of", made):
+        os.chown(each, pwd.getpwnam(STRANGER).pw_uid, -1)
+    events = say_shut_in(host, b"run job\n")
+    assert events[-2]["status"] == "ok", events[-2]
+    assert [name for name in os.listdir("/var/tmp") if name.startswith("vigilhost.job.")] == []
+
+
+def test_a_program_of_the_jobs_user_is_ended_at_the_deadline(host: BackedUp) -> None:
+    host.job(source={"command": {"argv": ["/usr/bin/sleep", str(ASLEEP)]}}, user=STRANGER, limits={"deadline": "1s"})
+    events = say_shut_in(host, b"run job\n")
+    assert "did not end within 1 s" in events[-2]["error"]
+    assert not running(f"/usr/bin/sleep {ASLEEP}")
+
+
+def test_a_drill_gives_up_what_is_left(host: BackedUp) -> None:
+    path = str(host.source / "file").lstrip("/")
+    host.job(drill={"assertions": [{"file_exists": [path]}]})
+    assert say_shut_in(host, b"run job\n")[-1]["code"] == 0
+    events = say_shut_in(host, b"drill job\n")
+    assert (events[-2]["status"], events[-2]["passed"]) == ("ok", True), events[-2]
+    assert (host.directory / "state" / "backup-drills").is_dir()
+
+
+@pytest.mark.server("redis")
+def test_a_job_with_a_user_is_verified_with_that_users_programs(host: BackedUp, redis: Redis) -> None:
+    redis.cli("SET", "greeting", "hello")
+    host.job(source={"redis": {"port": redis.port, "password": redis.password or None}}, user=STRANGER)
+    events = say_shut_in(host, b"run job\n")
+    assert (events[-2]["status"], events[-2]["level"]) == ("ok", 2), events[-2]
