@@ -226,6 +226,8 @@ class Daemon:
         except ConfigError as error:
             for problem in error.errors:
                 log.error("backup.job_refused", problem=str(problem))
+            # No job, so no reading of one: without this, nothing would differ from a host that needs no backup.
+            self.reload_error = "; ".join(f"{problem}" for problem in error.errors)
         else:
             for warning in warnings:
                 log.warning("config.warning", message=str(warning))

@@ -16,6 +16,7 @@ from agent.core.problems import ConfigError, Place, Problem
 from backup.job import Job, SourceCommon, TargetCommon, check_job_name
 
 DIRECTORY = "backup.d"  # beside vigilhost.yaml
+_RUNS_ALONE = ("source", "targets", "manifest_key")  # sections that nobody but a run has a use for
 REGISTRIES: Mapping[str, Registry] = {
     "backup_sources": Registry(
         noun="backup source",
@@ -39,8 +40,8 @@ def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ,
               opens_secrets: bool = True) -> tuple[dict[str, Job], list[Problem]]:  # fmt: skip
     """Every job of a directory by name, and what is doubtful; none where there is no directory.
 
-    `opens_secrets` False: for who only plans runs; what carries them out may read secrets that we may not. Raise
-    ConfigError with all that is wrong in any of them.
+    `opens_secrets` False: for who only plans runs; what carries them out may read secrets of theirs that we may not.
+    Raise ConfigError with all that is wrong in any of them.
     """
     try:
         files = sorted(name for name in os.listdir(directory) if not name.startswith("."))
@@ -78,7 +79,7 @@ def load_job(path: str, *, environ: Mapping[str, str] = os.environ,
     except ValueError as error:
         raise ConfigError([Problem(Place(path), "", f"{name!r} {error}")]) from error
     tree = nodes.read_file(path, errors)
-    reader = Reader(environ, functools.partial(read_table, REGISTRIES), opens_secrets=opens_secrets)
+    reader = Reader(environ, functools.partial(read_table, REGISTRIES), closed=() if opens_secrets else _RUNS_ALONE)
     job = reader.section(Job, tree if tree is not None else nodes.Mapping(Place(path)), "") if not errors else None
     errors += reader.errors
     if errors or job is None or isinstance(job, Bad):

@@ -24,7 +24,7 @@ from agent.core.secrets import Secret
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.backup.helper_process import Activated, helper_argv
-from tests.backup.hosts import HOST, BackedUp, command_job, running
+from tests.backup.hosts import HOST, BackedUp, command_job, running, script
 from tests.servers.programs import need
 
 NEVER = {"at": "never"}
@@ -280,6 +280,34 @@ def test_a_keeper_that_is_closed_ends_the_run_that_is_on(host: BackedUp) -> None
         assert host.stored() == []
 
     play(host, scene)
+
+
+CANARY = "c4nary-in-the-Keeper"
+
+
+def test_a_secret_is_in_no_log_no_reading_and_no_file_of_the_agent(
+    host: BackedUp, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The program itself shouts it, and fails with it, which is why it is in every error."""
+    argv = script(host, 'echo "$TOKEN"; echo "login $TOKEN failed" >&2; tr "\\0" " " < /proc/$PPID/cmdline >&2; exit 1')
+    host.job(source={"command": {"argv": argv, "environment": {"TOKEN": CANARY}}}, manifest_key=f"{CANARY}-key",
+             schedule=NEVER, hooks={"after": [list(argv)]}, drill={"assertions": [{"file_exists": ["x"]}]})  # fmt: skip
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        for is_drill, known in ((False, "status"), (True, "drill")):
+            await kept.commands()["backup_run"]({"job": "job", "drill": is_drill})
+            await until(lambda known=known: kept.summary()["jobs"]["job"][known] == "fail")  # type: ignore[misc]
+        assert "login *** failed" in kept.summary()["jobs"]["job"]["error"]
+        shown = [repr(kept.summary()), Exposition().render([Tick(0, "agent", list(kept.readings()))])]
+        assert not [text for text in shown if CANARY in text]
+
+    play(host, scene)
+    said = capfd.readouterr()
+    assert "login *** failed" in said.out + said.err
+    assert CANARY not in said.out + said.err
+    files = [path for path in (host.directory / "state").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if CANARY in path.read_text(errors="replace")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the helper is root's; run the tests as root")
