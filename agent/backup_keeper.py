@@ -15,6 +15,7 @@ import structlog
 
 from agent import backup_metrics
 from agent.core.clock import NS, Clock
+from agent.places import JOBS_DIRECTORY
 
 if TYPE_CHECKING:
     from agent.backup_results import Result
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("backup")
 
-JOBS_DIRECTORY: Final = "/etc/vigilhost/backup.d"
 DRILLS_FILE: Final = "backup-drill-runs.json"
 # What belongs to the daemon's own life, or is set by the runner.
 _NOT_HANDED_ON: Final = frozenset({"PATH", "LANG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
                                    "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID"})  # fmt: skip
 
 
-def load(directory: str = JOBS_DIRECTORY) -> tuple[dict[str, Job], list[Problem]]:
-    """The jobs of a directory and what is doubtful; none, at no cost, where there is no file. Raise ConfigError."""
+def load(directory: str = JOBS_DIRECTORY, *, opens_secrets: bool = True) -> tuple[dict[str, Job], list[Problem]]:
+    """The jobs of a directory and what is doubtful; none, at no cost, where there is no file. Raise ConfigError.
+
+    `opens_secrets` False: for who has them run by somebody else.
+    """
     try:
         has_files = any(name.endswith((".yaml", ".yml")) for name in os.listdir(directory))
     except FileNotFoundError:
@@ -45,7 +48,7 @@ def load(directory: str = JOBS_DIRECTORY) -> tuple[dict[str, Job], list[Problem]
         return {}, []
     from agent.config.backup_jobs import load_jobs
 
-    return load_jobs(directory)
+    return load_jobs(directory, opens_secrets=opens_secrets)
 
 
 def worker_argv(*, config: str | None = None, jobs_dir: str | None = None, state_dir: str | None = None) -> list[str]:
@@ -61,16 +64,16 @@ def worker_argv(*, config: str | None = None, jobs_dir: str | None = None, state
 class BackupKeeper:
     """The jobs and their schedule. Belongs to the event loop.
 
-    `worker`: the command that runs a job, without its name; with `--drill` it drills. `runner`, `driller`: who run
-    them instead, where that is not a child of ours.
+    `worker`: the command that runs a job, without its name; with `--drill` it drills. `socket`: where jobs are run
+    instead, as root, by a process that is not ours.
     """
 
     def __init__(self, jobs: Mapping[str, Job], state_dir: str, clock: Clock, worker: Sequence[str], *,
-                 runner: Runner | None = None, driller: Runner | None = None) -> None:  # fmt: skip
+                 socket: str | None = None) -> None:  # fmt: skip
         self._state_dir = os.path.abspath(state_dir)
         self._clock = clock
         self._worker = tuple(worker)
-        self._runner, self._driller = runner, driller
+        self._socket = socket
         self._jobs: dict[str, Job] = {}
         self._results: dict[str, Result] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
@@ -81,6 +84,11 @@ class BackupKeeper:
         self._is_ended = False
         self._task: asyncio.Task[None] | None = None
         self.reload(jobs)
+
+    @property
+    def has_helper(self) -> bool:
+        """Jobs are run by somebody else, who may read what we may not."""
+        return self._socket is not None
 
     # Life.
 
@@ -122,18 +130,26 @@ class BackupKeeper:
 
     def _build(self) -> tuple[Scheduler, Scheduler]:
         from backup import histories
-        from backup.runner import ChildRunner
         from backup.scheduler import Scheduler
 
-        environment = {name: text for name, text in os.environ.items() if name not in _NOT_HANDED_ON}
-        runner = self._runner or ChildRunner(self._worker, environment)
-        driller = self._driller or ChildRunner((*self._worker, "--drill"), environment)
+        runner, driller = self._runners()
         return (
             Scheduler(self._jobs, runner, os.path.join(self._state_dir, histories.FILE_NAME), self._clock,
                       on_event=self._heard, on_outcome=self._ran),
             Scheduler(_drills(self._jobs), driller, os.path.join(self._state_dir, DRILLS_FILE), self._clock,
                       on_event=lambda _: None, on_outcome=self._drilled),
         )  # fmt: skip
+
+    def _runners(self) -> tuple[Runner, Runner]:
+        """Who runs jobs and who drills them."""
+        if self._socket is not None:
+            from backup.socket_runner import SocketRunner
+
+            return SocketRunner(self._socket, "run"), SocketRunner(self._socket, "drill")
+        from backup.runner import ChildRunner
+
+        environment = {name: text for name, text in os.environ.items() if name not in _NOT_HANDED_ON}
+        return ChildRunner(self._worker, environment), ChildRunner((*self._worker, "--drill"), environment)
 
     async def close(self) -> None:
         """End what runs, in good order."""

@@ -29,6 +29,7 @@ from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
 from agent.log import configure as configure_log
+from agent.places import backup_socket
 from agent.rule_inputs import RuleInputs
 from agent.rule_sets import rules_directory
 from agent.scheduler import Scheduler
@@ -44,7 +45,7 @@ log = structlog.get_logger("agent")
 
 FLUSH_AT_STOP_S = 5.0  # with the server's 2 s and the journal's 3 s, the end comes within 10 s
 STOP_JOURNAL_S = 3.0
-_FIXED = ("state_dir", "journal", "history")  # options that a reload cannot change
+_FIXED = ("state_dir", "journal", "history", "backup")  # options that a reload cannot change
 
 
 class Daemon:
@@ -219,16 +220,19 @@ class Daemon:
         """The jobs of backup.d; where one is wrong none runs, loudly: a backup must not run half understood."""
         directory, config = self._beside("backup.d"), self._files[0] if self._files else None
         argv = backup_keeper.worker_argv(config=config, jobs_dir=directory, state_dir=self._settings.state_dir)
+        socket = backup_socket(self._settings.backup.socket, directory)
         jobs: Mapping[str, Any] = {}
         try:
-            jobs, warnings = backup_keeper.load(directory)
+            jobs, warnings = backup_keeper.load(directory, opens_secrets=socket is None)
         except ConfigError as error:
             for problem in error.errors:
                 log.error("backup.job_refused", problem=str(problem))
+            # No job, so no reading of one: without this, nothing would differ from a host that needs no backup.
+            self.reload_error = "; ".join(f"{problem}" for problem in error.errors)
         else:
             for warning in warnings:
                 log.warning("config.warning", message=str(warning))
-        return BackupKeeper(jobs, self._settings.state_dir, self._clock, argv)
+        return BackupKeeper(jobs, self._settings.state_dir, self._clock, argv, socket=socket)
 
     def _beside(self, name: str) -> str:
         """A directory beside the configuration file."""
@@ -279,7 +283,8 @@ class Daemon:
             for name in _FIXED:
                 if getattr(loaded.settings, name) != getattr(self._settings, name):
                     raise ControlError(f"{name}: cannot change while the agent runs; restart it")
-            jobs, warnings = backup_keeper.load(self._beside("backup.d"))
+            runs_here = self._backups is None or not self._backups.has_helper
+            jobs, warnings = backup_keeper.load(self._beside("backup.d"), opens_secrets=runs_here)
             options = loaded.settings.alerting
             directory = rules_directory(options.rules, loaded.files)
             rules = self._alerts.read(options, directory) if self._alerts is not None else None

@@ -151,7 +151,7 @@ class Group:
 
     def start(self, step: Step, stdin: int, stdout: int) -> None:
         """Start one program; the descriptors stay the caller's to close. Raise BackupError when it cannot be had."""
-        argv = [program("setpriv"), "--pdeathsig", "KILL", *_identity(step.user), "--", program(step.argv[0]),
+        argv = [program("setpriv"), "--pdeathsig", "KILL", *identity(step.user), "--", program(step.argv[0]),
                 *step.argv[1:]]  # fmt: skip
         with self._lock:
             self._guard.check()
@@ -314,7 +314,8 @@ def user_ids(user: str) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
-def _identity(user: str | None) -> Sequence[str]:
+def identity(user: str | None) -> Sequence[str]:
+    """The words with which setpriv becomes a user; none where that is who we are. Raise SourceFailed."""
     if user is None or user_ids(user)[0] == os.geteuid():
         return ()
     uid, gid = user_ids(user)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
+from backup.apart import Apart
 from backup.assertions import Assertion, Outcome
 from backup.errors import BackupError, Stopped
 from backup.manifest import Archive, Manifest
@@ -39,15 +40,22 @@ class Evidence:
 
 
 def drill(manifest: Manifest, target: Target, source: Source, work: Work, assertions: Sequence[Assertion], *,
-          now: float, identity: str | None = None) -> Evidence:  # fmt: skip
-    """Drill every archive of a backup. What fails is in the evidence; raise Stopped only."""
+          now: float, identity: str | None = None, apart: Apart | None = None) -> Evidence:  # fmt: skip
+    """Drill every archive of a backup. What fails is in the evidence; raise Stopped only.
+
+    `apart`: does it in a process without rights, for sources that need nothing but the archive; None: we do it here.
+    """
     began = time.monotonic()
     found: dict[str, Sequence[Outcome]] = {}
     error = None if manifest.is_complete else f"{manifest.id}: is not complete"
     for archive in manifest.archives:
         mine = [one for one in assertions if (one.archive or manifest.archives[0].name) == archive.name]
         try:
-            found[archive.name] = _drill(archive, target, source, work, mine, identity)
+            with fetch(archive, target, work) as file:
+                if apart is not None and source.drills_apart:
+                    found[archive.name] = apart.drill(archive, file, work, mine, identity)
+                else:
+                    found[archive.name] = _drill(archive, file, source, work, mine, identity)
         except Stopped:
             raise
         except BackupError as failure:
@@ -59,13 +67,12 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
     return Evidence(manifest.id, manifest.job, now, round(time.monotonic() - began, 3), found, error)
 
 
-def _drill(archive: Archive, target: Target, source: Source, work: Work, assertions: Sequence[Assertion],
+def _drill(archive: Archive, file: BinaryIO, source: Source, work: Work, assertions: Sequence[Assertion],
            identity: str | None) -> Sequence[Outcome]:  # fmt: skip
-    with fetch(archive, target, work) as file:
-        return decoded(
-            file, archive, lambda plain: source.drill(archive.name, plain, work, assertions, archive.row_estimates),
-            work, identity,
-        )  # fmt: skip
+    return decoded(
+        file, archive, lambda plain: source.drill(archive.name, plain, work, assertions, archive.row_estimates),
+        work, identity,
+    )  # fmt: skip
 
 
 def drilled(manifest: Manifest, evidence: Evidence) -> Manifest:

@@ -2,7 +2,8 @@
 
 Every step of a path is opened without following links, so no member written before can lead a later one outside. What
 is refused is left out and named; the rest is restored. `links` allows symbolic links that lead outside of the
-directory (they are made, never followed), `setuid` those bits and file capabilities. Devices are never made.
+directory (they are made, never followed), `setuid` those bits and file capabilities. Devices are never made. `look` is
+for what is only looked at and thrown away: owners and special bits are left out, and directories can be entered.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class _Unpacking:
         if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
             raise _Skip(f"is of an unknown kind {member.type!r}")
         special = stat.S_ISUID | stat.S_ISGID
-        if member.isfile() and member.mode & special and "setuid" not in self.allow:
+        if member.isfile() and member.mode & special and not self.allow & {"setuid", "look"}:
             raise _Skip("would run as its owner or group (setuid, setgid)")
         if member.size < 0 or member.size > _MOST_SIZE:
             raise _Skip(f"claims to be {member.size} bytes long")
@@ -272,17 +273,25 @@ class _Unpacking:
 
     def _dress(self, member: tarfile.TarInfo, handle: int) -> None:
         """Owner, attributes, mode and times, in the order in which one does not undo the other."""
-        if os.geteuid() == 0:
+        if self._gives_owners:
             os.fchown(handle, member.uid, member.gid)
-        mode = member.mode & 0o7777
-        if "setuid" not in self.allow:
-            mode &= ~stat.S_ISUID
-        os.fchmod(handle, mode)
+        os.fchmod(handle, self._mode(member))
         self._attributes(member, handle)
         os.utime(handle, ns=_times(member))
 
+    def _mode(self, member: tarfile.TarInfo) -> int:
+        mode = member.mode & 0o7777
+        if "look" in self.allow:
+            mode &= 0o1777
+            return mode | stat.S_IRWXU if member.isdir() else mode
+        return mode if "setuid" in self.allow else mode & ~stat.S_ISUID
+
+    @property
+    def _gives_owners(self) -> bool:
+        return os.geteuid() == 0 and "look" not in self.allow
+
     def _dress_link(self, member: tarfile.TarInfo, name: str, parent: int) -> None:
-        if os.geteuid() == 0:
+        if self._gives_owners:
             os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
 

@@ -64,7 +64,7 @@ class ChildRunner:
             return Outcome("fail", f"{job}: the worker cannot be started: {text}", None)
         assert child.stdout is not None
         assert child.stderr is not None
-        talk = asyncio.gather(_events(child.stdout, on_event), _tail(child.stderr))
+        talk = asyncio.gather(hear(child.stdout, on_event), _tail(child.stderr))
         is_late = False
         try:
             try:
@@ -75,8 +75,8 @@ class ChildRunner:
         finally:
             # Cancelled or late or done: nothing of it is left running.
             await asyncio.shield(self._end(child))
-        result, stderr = await talk
-        return _outcome(job, child.returncode, result, stderr, deadline_s if is_late else None)
+        said, stderr = await talk
+        return outcome(job, child.returncode, said.result, one_line(stderr), deadline_s if is_late else None)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
         if child.returncode is None:
@@ -91,40 +91,61 @@ class ChildRunner:
         await child.wait()
 
 
-def _outcome(job: str, code: int | None, result: Mapping[str, Any], stderr: str, late_s: float | None) -> Outcome:
-    """A run is well only when the worker said so and exited so; anything else is a failure."""
+@dataclass(slots=True)
+class Said:
+    """What a worker said until its end. `exit_code`: where it tells, because nobody else sees it."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+
+
+def outcome(job: str, code: int | None, result: Mapping[str, Any], words: str, late_s: float | None) -> Outcome:
+    """A run is well only when the worker said so and exited so; anything else is a failure.
+
+    `code` None: it went without a word about how it ended. `words`: what else is known, for the error.
+    """
     status = str(result.get("status", "fail"))
     error = result.get("error")
     if late_s is not None:
-        return Outcome(
-            "fail", f"{job}: the worker did not end within {late_s:g} s; {error or one_line(stderr)}", code, result
-        )
+        return Outcome("fail", f"{job}: the worker did not end within {late_s:g} s; {error or words}", code, result)
     if not result or code is None or code < 0:
-        how = f"was ended by {signal_name(-code)}" if code is not None and code < 0 else f"exited {code}"
-        return Outcome("fail", f"{job}: the worker {how}: {one_line(stderr) or 'it said nothing'}", code, result)
+        return Outcome("fail", f"{job}: the worker {_how(code)}: {words or 'it said nothing'}", code, result)
     if status in ("ok", "warn") and code != 0:
-        return Outcome("fail", f"{job}: the worker said {status} but exited {code}: {one_line(stderr)}", code, result)
+        return Outcome("fail", f"{job}: the worker said {status} but exited {code}: {words}", code, result)
     return Outcome(status, None if error is None else str(error), code, result)
 
 
-async def _events(stream: asyncio.StreamReader, on_event: OnEvent) -> Mapping[str, Any]:
-    """Hand on every event; the result."""
-    result: Mapping[str, Any] = {}
+def _how(code: int | None) -> str:
+    if code is None:
+        return "went away in the middle"
+    return f"was ended by {signal_name(-code)}" if code < 0 else f"exited {code}"
+
+
+async def hear(stream: asyncio.StreamReader, on_event: OnEvent) -> Said:
+    """Hand on every event until the stream ends; what is kept of them."""
+    said = Said()
     while True:
         try:
             line = await stream.readline()
         except ValueError:
             continue  # a line beyond the limit was dropped; no event is that long
+        except OSError:
+            return said  # a connection that broke: what came before it counts
         if not line:
-            return result
+            return said
         try:
             event = json.loads(line)
         except ValueError:
             continue  # cut off by a kill, or printed by something else
-        if isinstance(event, dict):
-            if event.get("event") == "result":
-                result = event
-            on_event(event)
+        if not isinstance(event, dict):
+            continue
+        match event.get("event"):
+            case "exit":
+                said.exit_code = int(event.get("code", 1))
+                continue
+            case "result":
+                said.result = event
+        on_event(event)
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:

@@ -81,6 +81,11 @@ class Work:
 class Source(Protocol):
     """Something that can be backed up. Options are dataclass fields; state is attributes."""
 
+    @property
+    def drills_apart(self) -> bool:
+        """A drill needs nothing but the archive and its plain options, so a process without rights can do it."""
+        ...
+
     def describe(self, work: Work) -> Facts:
         """Versions and other facts. Raise SourceFailed when the source is not there: nothing is written then."""
         ...

@@ -99,6 +99,10 @@ class Target(Protocol):
         """Space for us; None where the target has no such limit."""
         ...
 
+    def directories(self) -> list[str]:
+        """Directories of this host that it writes to, so that whoever shuts it in can let it."""
+        ...
+
     def fetch_command(self, name: str) -> list[str]:
         """The plain command that writes an object to standard output: for the recipe."""
         ...

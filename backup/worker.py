@@ -38,7 +38,7 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
         check_job_name(job.name)
         with lock(state_dir, job.name) as is_ours:
             if not is_ours:
-                lines.put(_refusal(job, "busy", f"{job.name}: runs already; wait for it to end"))
+                lines.put(refusal(job.name, "busy", f"{job.name}: runs already; wait for it to end"))
                 return BUSY
             _be_kind(job.limits)
             with workspace(state_dir, job.name, job.user) as scratch:
@@ -46,15 +46,16 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
                 with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
                     result = run.execute()
     except (BackupError, ValueError) as error:
-        result = _refusal(job, "fail", str(error))
+        result = refusal(job.name, "fail", str(error))
     finally:
         guard.close()
     lines.put(result)
     return OK if result["status"] in ("ok", "warn") else FAILED
 
 
-def _refusal(job: Job, status: str, error: str) -> dict[str, Any]:
-    return {"event": "result", "job": job.name, "status": status, "error": error, "is_slot_done": False, "targets": {},
+def refusal(job: str, status: str, error: str) -> dict[str, Any]:
+    """The result of a run that did not begin."""
+    return {"event": "result", "job": job, "status": status, "error": error, "is_slot_done": False, "targets": {},
             "warnings": []}  # fmt: skip
 
 

@@ -1,22 +1,27 @@
 """The private directory that one run works in, emptied of what a killed one left there.
 
 It lies in the state directory, which nobody else may enter. A job that runs its programs as another user gets one in
-/var/tmp instead, which that user can reach and which, unlike /tmp, is not memory.
+/var/tmp instead, which that user can reach and which, unlike /tmp, is not memory. It is that user's, and our group's:
+we may be a root that cannot write everywhere. What the user's programs made in it, that user removes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pwd
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
-from backup.children import user_ids
+from backup.children import PATH, identity, program, user_ids
 from backup.errors import BackupError
 
 SHARED = "/var/tmp"
+SHARED_MODE = 0o770  # of a directory that is the job's user's and our group's
 
 
 @contextlib.contextmanager
@@ -34,7 +39,7 @@ def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def _shared(job: str, user: str) -> str:
@@ -46,7 +51,8 @@ def _shared(job: str, user: str) -> str:
             _clear(os.path.join(SHARED, name), {os.geteuid(), owner[0]})
     path = tempfile.mkdtemp(prefix=prefix, dir=SHARED)
     if os.geteuid() == 0:
-        os.chown(path, *owner)
+        os.chmod(path, SHARED_MODE)
+        os.chown(path, owner[0], os.getegid())
     return path
 
 
@@ -57,4 +63,20 @@ def _clear(path: str, owners: set[int]) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
-        shutil.rmtree(path)
+        _remove(path)
+        if os.path.lexists(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+
+def _remove(path: str) -> None:
+    """Remove it whole, as far as that can be done."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError, KeyError, BackupError):
+        owner = os.lstat(path).st_uid
+        if owner != os.geteuid() == 0:
+            # Directories that the user's programs made, in which this root may not write.
+            subprocess.run(
+                [program("setpriv"), *identity(pwd.getpwuid(owner).pw_name), "--", "rm", "-rf", "--", path], cwd="/",
+                env={"PATH": PATH}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+            shutil.rmtree(path, ignore_errors=True)

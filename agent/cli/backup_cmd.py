@@ -37,6 +37,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "restore": "agent.cli.backup_proof_cmd:restore",
     "drill": "agent.cli.backup_proof_cmd:drill",
     "doctor": "agent.cli.backup_doctor_cmd:doctor",
+    "destinations": "agent.cli.backup_destinations_cmd:destinations",
 }
 
 
@@ -87,7 +88,23 @@ def run(at: Desk, job: str, by_agent: bool, as_json: bool) -> None:
 
 
 def _worker(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
-    """Run the worker as a child, as the agent does, and show what it says. Its result and exit code."""
+    """Run the job where the agent runs it, and show what its worker says. The result and exit code."""
+    return _behind(at.socket, job) if at.socket is not None else _child(at, job)
+
+
+def _behind(socket: str, job: Job) -> tuple[dict[str, Any], int]:
+    import asyncio
+
+    from backup.scheduler import GRACE_S
+    from backup.socket_runner import SocketRunner
+
+    with bar(f"{job.name}: starting") as shown:
+        ended = asyncio.run(SocketRunner(socket).run(job.name, shown.take, job.limits.deadline + GRACE_S))
+    told = {"event": "result", "job": job.name, **ended.result, "status": ended.status, "error": ended.error}
+    return told, FAILED if ended.exit_code is None else ended.exit_code
+
+
+def _child(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
     config = click.get_current_context().params.get("config")
     # -P: a module in the current directory, which may be anybody's, is not ours.
     argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", "--jobs", at.jobs_dir, "--state-dir",

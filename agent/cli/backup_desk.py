@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from agent import backup_results
-from agent.backup_keeper import JOBS_DIRECTORY
 from agent.cli.config_cmd import EXIT_BAD_CONFIG, load_or_exit
 from agent.config.backup_jobs import load_jobs
 from agent.core.problems import ConfigError
+from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_socket
 from backup import catalogue
 from backup.catalogue import Catalogue
 from backup.children import Guard
@@ -57,11 +57,20 @@ class Busy(BackupError):
 
 
 class Desk:
-    """The jobs of this host. `host`: whose backups are meant; another name than our own only reads."""
+    """The jobs of this host. `host`: whose backups are meant; another name than our own only reads.
 
-    def __init__(self, jobs_dir: str, state_dir: str, host: str, own_host: str, jobs: dict[str, Job]) -> None:
+    `socket`: where the agent has jobs run as root; then locks, scratch space and reports are those of that helper, and
+    the state directory is the agent's, which learns there what became of a job. None: all is in the state directory.
+    `drill_socket`: where archives are handed over to be drilled; None: to a child.
+    """
+
+    def __init__(self, jobs_dir: str, state_dir: str, host: str, own_host: str, jobs: dict[str, Job], *,
+                 socket: str | None = None, drill_socket: str | None = None) -> None:  # fmt: skip
         self.jobs_dir = jobs_dir
         self.state_dir = os.path.abspath(state_dir)
+        self.socket = socket
+        self.drill_socket = drill_socket if drill_socket and os.path.exists(drill_socket) else None
+        self.work_dir = self.state_dir if socket is None or os.geteuid() != 0 else BACKUP_STATE
         self.host = host
         self.is_own = host == own_host
         self.jobs = jobs
@@ -148,7 +157,7 @@ class Desk:
     @contextlib.contextmanager
     def hold(self, job: Job) -> Iterator[None]:
         """Nobody else works on the job meanwhile. Raise Busy when somebody does."""
-        with lock(self.state_dir, job.name) as is_ours:
+        with lock(self.work_dir, job.name) as is_ours:
             if not is_ours:
                 raise Busy(f"{job.name}: runs now; wait for it to end")
             yield
@@ -156,7 +165,7 @@ class Desk:
     @contextlib.contextmanager
     def work(self, job: Job, guard: Guard) -> Iterator[Work]:
         """The job is held, and there is space to work in."""
-        with self.hold(job), workspace(self.state_dir, job.name, job.user) as scratch:
+        with self.hold(job), workspace(self.work_dir, job.name, job.user) as scratch:
             try:
                 yield Work(scratch, guard, redactor(job), job.user)
             finally:
@@ -192,6 +201,11 @@ def key_of(job: Job, identity: str | None) -> str | None:
     return identity_of(os.path.abspath(identity) if identity is not None else job.encryption.identity)
 
 
+def of_problems(error: ConfigError) -> str:
+    """All that is wrong with a configuration, a line each."""
+    return "\n".join(map(str, error.errors))
+
+
 def wrong(text: str) -> NoReturn:
     """End because of what was asked or configured."""
     click.echo(text, err=True)
@@ -205,10 +219,13 @@ def desk(config: str | None, jobs_dir: str | None, state_dir: str | None, host: 
     try:
         jobs, warnings = load_jobs(directory)
     except ConfigError as error:
-        wrong("\n".join(map(str, error.errors)))
+        wrong(of_problems(error))
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    return Desk(directory, state_dir or settings.state_dir, host or settings.hostname, settings.hostname, jobs)
+    # Who names a place of his own means it; otherwise a run by hand is what the agent has run at night.
+    socket = backup_socket(settings.backup.socket, directory) if jobs_dir is None and state_dir is None else None
+    return Desk(directory, state_dir or settings.state_dir, host or settings.hostname, settings.hostname, jobs,
+                socket=socket, drill_socket=DRILL_SOCKET if socket and os.geteuid() == 0 else None)  # fmt: skip
 
 
 Command = Callable[..., None]

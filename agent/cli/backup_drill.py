@@ -6,27 +6,33 @@ import contextlib
 import glob
 import json
 import os
+import pwd
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
-
-import click
 
 from agent.cli.backup_desk import Busy, Desk, Found, key_of, redactor
 from agent.cli.backup_progress import Bar, Counted
+from agent.core.clock import SystemClock
 from backup import catalogue
+from backup.apart import Apart, behind, child
 from backup.assertions import Assertion
 from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed
 from backup.job import Drill, Job
 from backup.source import Work
-from backup.worker import BUSY, EVERY_JOB, FAILED, OK, lock
+from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
+from backup.workspace import workspace
 
-EVIDENCE = "backup-drills"  # directory in the state directory
+EVIDENCE = "backup-drills"  # directory among what jobs work in
 _MOST_REPORTS = 60  # of a job: five years of monthly drills
 _ASK_AGAIN_S = 1.0
+_HELPER = (sys.executable, "-P", "-m", "agent.cli.main", "backup-drill-helper")
+_DRILL_USERS = ("vigilhost-drill", "nobody")
 
 
 def deadline_of(job: Job) -> float:
@@ -43,11 +49,34 @@ def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identi
         raise Refused(f"{found.manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip
     target: Any = place.target if bar is None else Counted(place.target, bar.add)
-    evidence = drill(found.manifest, target, at.source(job), work, assertions, now=time.time(), identity=key)
+    source = at.source(job)
+    with contextlib.ExitStack() as stack:
+        apart = stack.enter_context(_apart(at, job)) if source.drills_apart else None
+        evidence = drill(found.manifest, target, source, work, assertions, now=time.time(), identity=key, apart=apart)
     if at.is_own and evidence.is_passed:
         catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
     _keep(at, job, evidence)
     return evidence
+
+
+@contextlib.contextmanager
+def _apart(at: Desk, job: Job) -> Iterator[Apart]:
+    """The process without rights that drills the job's archives. Raise BackupError."""
+    if at.drill_socket is not None:
+        yield Apart(job, at.host, partial(behind, at.drill_socket), "journalctl -u 'vigilhost-drill@*'")
+        return
+    user = next(filter(_is_known, _DRILL_USERS)) if os.geteuid() == 0 else None
+    # A name that no job has; what a killed drill left there, the next one sweeps.
+    with workspace(at.work_dir, f"{job.name}.drill", user) as scratch:
+        yield Apart(job, at.host, partial(child, _HELPER, scratch, user), "what it wrote to standard error")
+
+
+def _is_known(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def reason(evidence: Evidence) -> str | None:
@@ -64,9 +93,10 @@ def newest(at: Desk, job: Job) -> Found:
     return found[0]
 
 
-def work_drill(at: Desk, job: Job) -> int:
-    """What the agent's child does: the drill, told as a worker tells a run. The exit code."""
+def work_drill(at: Desk, job: Job, output: int = 1) -> int:
+    """What the agent's worker does: the drill, told as a worker tells a run. The exit code."""
     guard = Guard(deadline_of(job), f"{job.name}: drill")
+    lines = Lines(output, guard, SystemClock(), redactor(job))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
     said: dict[str, Any] = {}
@@ -76,27 +106,23 @@ def work_drill(at: Desk, job: Job) -> int:
             evidence = carry_out(at, newest(at, job), work)
         said, error = evidence.report(), reason(evidence)
     except Busy as busy:
-        _put({"event": "result", "job": job.name, "status": "busy", "error": str(busy), "is_slot_done": False})
+        lines.put(refusal(job.name, "busy", str(busy)))
         return BUSY
     except (BackupError, ValueError) as failure:
         error = redactor(job)(str(failure))
     finally:
         guard.close()
     is_passed = error is None
-    _put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
+    lines.put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
           "is_slot_done": is_passed})  # fmt: skip
     return OK if is_passed else FAILED
-
-
-def _put(result: dict[str, Any]) -> None:
-    click.echo(json.dumps(result, default=str))
 
 
 @contextlib.contextmanager
 def _turn(at: Desk, guard: Guard) -> Iterator[None]:
     """A drill takes its turn among the jobs, whose own lock it holds, as a run does. Raise Stopped."""
     while True:
-        with lock(at.state_dir, EVERY_JOB) as is_ours:
+        with lock(at.work_dir, EVERY_JOB) as is_ours:
             if is_ours:
                 yield
                 return
@@ -105,7 +131,7 @@ def _turn(at: Desk, guard: Guard) -> Iterator[None]:
 
 def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
     """The report as a file; the oldest ones go."""
-    directory = os.path.join(at.state_dir, EVIDENCE)
+    directory = os.path.join(at.work_dir, EVIDENCE)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(evidence.started_at))
     file = os.path.join(directory, f"{job.name}.{stamp}.json")
     try:

@@ -16,6 +16,7 @@ from agent.core.problems import ConfigError, Place, Problem
 from backup.job import Job, SourceCommon, TargetCommon, check_job_name
 
 DIRECTORY = "backup.d"  # beside vigilhost.yaml
+_RUNS_ALONE = ("source", "targets", "manifest_key")  # sections that nobody but a run has a use for
 REGISTRIES: Mapping[str, Registry] = {
     "backup_sources": Registry(
         noun="backup source",
@@ -35,9 +36,11 @@ REGISTRIES: Mapping[str, Registry] = {
 }
 
 
-def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, Job], list[Problem]]:
+def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ,
+              opens_secrets: bool = True) -> tuple[dict[str, Job], list[Problem]]:  # fmt: skip
     """Every job of a directory by name, and what is doubtful; none where there is no directory.
 
+    `opens_secrets` False: for who only plans runs; what carries them out may read secrets of theirs that we may not.
     Raise ConfigError with all that is wrong in any of them.
     """
     try:
@@ -53,7 +56,7 @@ def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tup
     for file in files:
         if file.endswith(".yaml"):
             try:
-                job, doubts = load_job(os.path.join(directory, file), environ=environ)
+                job, doubts = load_job(os.path.join(directory, file), environ=environ, opens_secrets=opens_secrets)
             except ConfigError as error:
                 errors += error.errors
             else:
@@ -66,7 +69,8 @@ def load_jobs(directory: str, *, environ: Mapping[str, str] = os.environ) -> tup
     return jobs, warnings
 
 
-def load_job(path: str, *, environ: Mapping[str, str] = os.environ) -> tuple[Job, list[Problem]]:
+def load_job(path: str, *, environ: Mapping[str, str] = os.environ,
+             opens_secrets: bool = True) -> tuple[Job, list[Problem]]:  # fmt: skip
     """The job of one file, and what is doubtful about it. Raise ConfigError."""
     name = os.path.basename(path).removesuffix(".yaml")
     errors: list[Problem] = []
@@ -75,7 +79,7 @@ def load_job(path: str, *, environ: Mapping[str, str] = os.environ) -> tuple[Job
     except ValueError as error:
         raise ConfigError([Problem(Place(path), "", f"{name!r} {error}")]) from error
     tree = nodes.read_file(path, errors)
-    reader = Reader(environ, functools.partial(read_table, REGISTRIES))
+    reader = Reader(environ, functools.partial(read_table, REGISTRIES), closed=() if opens_secrets else _RUNS_ALONE)
     job = reader.section(Job, tree if tree is not None else nodes.Mapping(Place(path)), "") if not errors else None
     errors += reader.errors
     if errors or job is None or isinstance(job, Bad):

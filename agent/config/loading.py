@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.config.declared import options_of
 from agent.config.plugins import Entry, read_table
 from agent.config.registry import REGISTRIES, CommonOptions, Registry
 from agent.config.schema import Bad, Reader
@@ -57,6 +58,23 @@ def load(
         raise ConfigError(_in_order(errors, files))
     warnings += reader.warnings + _readable_secrets(reader.plain_secrets)
     return Loaded(settings, _in_order(warnings, files), files)
+
+
+def load_hostname(path: str | None = None, *, environ: Mapping[str, str] = os.environ) -> tuple[str, list[str]]:
+    """The option `hostname` alone, and the files it may stand in: for who must not depend on the rest being right.
+
+    Raise ConfigError.
+    """
+    errors: list[Problem] = []
+    files = _files(path, errors, [])
+    trees = [tree for file in files if (tree := nodes.read_file(file, errors)) is not None]
+    root = functools.reduce(nodes.merge, trees, nodes.Mapping(Place(path or DEFAULT_FILE)))
+    reader = Reader(environ, functools.partial(read_table, {}))
+    declared, node = options_of(Settings)["hostname"], root.items.get("hostname")
+    found = declared.default() if node is None else reader.value(str, node, declared.name, declared.limits)
+    if errors or isinstance(found, Bad):
+        raise ConfigError(errors + reader.errors)
+    return found, files
 
 
 def build_collectors(settings: Settings) -> list[tuple[Collector, CommonOptions]]:

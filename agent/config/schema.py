@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from agent.config.declared import Option, element_of, is_section, kind_name, members, options_of, unit_of
@@ -45,10 +45,13 @@ class Reader:
     """One reading of a configuration: what it may look at, and what it has found wrong so far.
 
     `plugins` reads the sections whose options belong to plugins; it gets this reader, the table's name, node and path.
+    `closed`: sections of the first level whose secrets are for another process: each is taken for one that is there,
+    and none is looked at.
     """
 
-    def __init__(self, environ: Mapping[str, str], plugins: PluginReader) -> None:
+    def __init__(self, environ: Mapping[str, str], plugins: PluginReader, *, closed: Collection[str] = ()) -> None:
         self.environ = environ
+        self.closed = closed
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.plain_secrets: list[tuple[Place, str]] = []  # written in the configuration itself: (place, path)

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from agent.config.schema import Reader
 
 MOST_BYTES = 64 << 10  # of one secret
+CLOSED = "not read here"  # stands for a secret that is for another process
 _MOST_PATH = 400  # characters of a file's name in a message: all of any usual one
 _FORMS = "write {file: /path}, {credential: name}, ${NAME}, or the text itself"
 
 
 def read_secret(reader: Reader, node: Node, path: str) -> Secret | None:
     """The secret; None when there is none to be had, said in the reader's errors."""
+    if path.partition(".")[0] in reader.closed:
+        return Secret(CLOSED)
     if isinstance(node, nodes.Mapping):
         return _from_source(reader, node, path)
     if isinstance(node, nodes.Sequence):

@@ -55,6 +55,17 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class Backup:
+    """Who carries out the jobs of backup.d."""
+
+    socket: str | None = option(
+        None, "Socket of the helper that runs jobs as root; null: /run/vigilhost-backup.sock where it is there and the "
+        "jobs are those of /etc/vigilhost, otherwise the agent runs them itself.", example="/run/vigilhost-backup.sock",
+        check=_check_root,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be configured. Every option has a default: with no file at all the agent runs."""
 
@@ -79,3 +90,4 @@ class Settings:
     history: HistoryOptions = option(HistoryOptions, "History this host keeps of itself.")
     sinks: dict[str, Entry] = option(dict, "Where readings are sent.", plugins="sinks")
     alerting: AlertingOptions = option(AlertingOptions, "What is judged and who is told.")
+    backup: Backup = option(Backup, "Who carries out the jobs of backup.d.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from agent.core.options import option, required
 from agent.core.secrets import Secret
@@ -39,6 +40,8 @@ class Command:
                                    example="[/usr/bin/pg_restore, -f, /dev/null]")  # fmt: skip
     restore_argv: list[str] = option(list, "Program that reads a backup and restores it; its last argument is where.")
     drill_argv: list[str] = option(list, "Program that reads a backup and exits 0 when it could be restored.")
+
+    drills_apart: ClassVar[bool] = False  # its program is the job's own, and may need more
 
     def __post_init__(self) -> None:
         for name in ("argv", "check_argv", "restore_argv", "drill_argv"):

@@ -13,7 +13,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from agent.core.options import option
 from agent.core.units import Seconds
@@ -49,6 +49,8 @@ class DockerVolume:
     socket: str = option("/run/docker.sock", "Socket of the daemon.")
     job: str = ""
     host: str = ""
+
+    drills_apart: ClassVar[bool] = True
 
     def describe(self, work: Work) -> Facts:
         api = DockerAPI(self.socket)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from agent.core.clock import NS, SystemClock
 from agent.core.options import option, required
@@ -39,6 +40,8 @@ class Files:
         list, "Patterns: with / at the beginning a path, otherwise any name.", example='[/var/cache, "*.tmp"]'
     )
     one_file_system: bool = option(False, "Leave out what is mounted inside them.")
+
+    drills_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -103,7 +106,7 @@ def drill_tar(plain: int, work: Work, assertions: Sequence[Assertion]) -> list[O
     """Extract a tar archive in the scratch directory and look for files."""
     directory = os.path.join(work.scratch, "drill")
     with fresh(directory, force=False) as staging:
-        done = extract(plain, staging, guard=work.guard, allow=frozenset({"links", "setuid"}))
+        done = extract(plain, staging, guard=work.guard, allow=frozenset({"links", "look"}))
     outcomes = [
         Outcome("members can be extracted", not done.refused, f"{done.count} members, {len(done.refused)} refused")
     ]

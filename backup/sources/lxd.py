@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from agent.core.options import option
 from backup.assertions import Assertion, Outcome, judge
@@ -57,6 +57,8 @@ class LXD:
     volumes: bool = option(True, "Whether custom volumes are exported too.")
     job: str = ""
     host: str = ""
+
+    drills_apart: ClassVar[bool] = False  # it is imported where it came from
 
     def describe(self, work: Work) -> Facts:
         if self.program.startswith("/"):

@@ -81,6 +81,10 @@ class PostgreSQL:
     job: str = ""
     host: str = ""  # ours, not the server's
 
+    @property
+    def drills_apart(self) -> bool:
+        return self.drill_on == "server"
+
     def describe(self, work: Work) -> Facts:
         with self._connect(work) as client:
             version = client.value("SHOW server_version") or ""

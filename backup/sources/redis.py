@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from agent.core.clock import NS, SystemClock
 from agent.core.options import option
@@ -34,6 +34,7 @@ _COPIES = 3  # of a log that is written to meanwhile, until one is whole
 _DATABASE = re.compile(r"db(\d+)")
 _KEYSPACE = re.compile(r"db(\d+):keys=(\d+)")
 _COUNT = re.compile(r'SELECT count\(\*\) FROM "([^"]*)"')
+_LOOK = frozenset({"look"})
 _SETTING = "auto-aof-rewrite-percentage"
 
 
@@ -55,6 +56,8 @@ class Redis:
     )
     job: str = ""
     host: str = ""  # ours, not the server's
+
+    drills_apart: ClassVar[bool] = True
 
     def describe(self, work: Work) -> Facts:
         found = self._info(work, "server")
@@ -122,7 +125,7 @@ class Redis:
 
     def decode_check(self, name: str, plain: int, work: Work) -> None:
         with private_directory(work, "check") as directory:
-            self._unpack(name, plain, directory, work)
+            self._unpack(name, plain, directory, work, _LOOK)
 
     def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
         """Make the data directory `to`: a server started on it has the keys, with or without an append-only log.
@@ -144,7 +147,7 @@ class Redis:
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
         with private_directory(work, "drill") as directory:
-            self._unpack(name, plain, directory, work)
+            self._unpack(name, plain, directory, work, _LOOK)
             with _own_server(directory, work, has_log=name == LOG) as ask:
                 outcomes = [Outcome("a server starts with it", is_met=True)]
                 now = SystemClock().wall_ns() / NS
@@ -152,7 +155,7 @@ class Redis:
                     outcomes += judge(one, now=now, query=lambda said: _answer(said, ask), estimates=estimates)
         return outcomes
 
-    def _unpack(self, name: str, plain: int, directory: str, work: Work) -> None:
+    def _unpack(self, name: str, plain: int, directory: str, work: Work, allow: frozenset[str] = frozenset()) -> None:
         """Write an archive's files to a directory, for the job's user. Raise Damaged."""
         if name == SNAPSHOT:
             file = os.path.join(directory, "dump.rdb")
@@ -161,7 +164,7 @@ class Redis:
             give(directory, work)
             _check_snapshot(file, work, Damaged)
             return
-        done = extract(plain, directory, guard=work.guard)
+        done = extract(plain, directory, guard=work.guard, allow=allow)
         if done.refused:
             raise Damaged(f"the log holds what it should not: {done.refused[0]}")
         for path, directories, files in os.walk(directory):

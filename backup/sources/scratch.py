@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from backup.children import Group, Guard, Step, check_statuses, pipe, user_ids
 from backup.errors import BackupError, SourceFailed, Stopped
 from backup.source import Stream, Work
+from backup.workspace import SHARED_MODE
 
 _CLEANUP_S = 300.0  # for undoing; the run's own deadline may be what ended it
 _POLL_S = 0.05
@@ -59,8 +61,16 @@ def give(path: str, work: Work) -> None:
 
 
 def _give(handle: int, work: Work) -> None:
-    if work.user is not None and os.geteuid() == 0:
-        os.fchown(handle, *user_ids(work.user))
+    if work.user is None or os.geteuid() != 0:
+        return
+    uid, gid = user_ids(work.user)
+    found = os.fstat(handle)
+    if stat.S_ISDIR(found.st_mode):
+        # Root may have been stripped of what lets it write anywhere; our own group still lets us.
+        gid = os.getegid()
+        if found.st_uid == os.geteuid():
+            os.fchmod(handle, SHARED_MODE)
+    os.fchown(handle, uid, gid)
 
 
 def remove_file(path: str) -> None:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from agent.core.options import option, required
 from agent.core.units import Bytes
@@ -54,6 +54,8 @@ class Snapshot:
                          minimum=4 << 20)  # fmt: skip
     job: str = ""
     host: str = ""
+
+    drills_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.paths:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import quote
 
 from agent.core.clock import NS, SystemClock
@@ -39,6 +40,8 @@ class SQLite:
 
     paths: list[str] = required("Files of the databases.", check=_check_path, example="[/var/lib/app/app.db]")
     compact: bool = option(False, "Leave out free pages (VACUUM INTO); holds writers up for longer.")
+
+    drills_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         names = [os.path.basename(path) for path in self.paths]

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from agent.core.options import option
 from backup.assertions import Assertion, Outcome, judge
@@ -63,6 +63,8 @@ class VMImage:
     quiesce: bool = option(False, "Have the guest's agent write out and hold its file systems; fails without one.")
     job: str = ""
     host: str = ""
+
+    drills_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         names = [os.path.basename(path) for path in self.images]

@@ -155,6 +155,10 @@ class Restic:
     def free_bytes(self) -> int | None:
         return None
 
+    def directories(self) -> list[str]:
+        """A repository may be elsewhere (`sftp:...`)."""
+        return [path for path in (self.repository, self.cache or "") if path.startswith("/")]
+
     def fetch_command(self, name: str) -> list[str]:
         repository = self.redactor()(self.repository)
         return ["restic", "--repo", repository, "dump", "--path", f"/{name}", "latest", f"/{name}"]

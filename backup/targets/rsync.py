@@ -173,6 +173,9 @@ class Rsync:
         """None: rsync cannot say it."""
         return None
 
+    def directories(self) -> list[str]:
+        return [self.spool]
+
     def fetch_command(self, name: str) -> list[str]:
         script = 'd=$(mktemp -d) && rsync -e "$1" "$2" "$d/it" && cat "$d/it"; s=$?; rm -rf "$d"; exit $s'
         return ["sh", "-c", script, "fetch", self._shell, self._far(name)]

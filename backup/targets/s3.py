@@ -166,6 +166,9 @@ class S3:
     def free_bytes(self) -> int | None:
         return None
 
+    def directories(self) -> list[str]:
+        return []
+
     def fetch_command(self, name: str) -> list[str]:
         where = ["--endpoint-url", self.endpoint] if self.endpoint else []
         return ["aws", *where, "--region", self.region, "s3", "cp", f"s3://{self.bucket}/{self._key(name)}", "-"]

@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 
-from agent import backup_keeper, backup_results
+from agent import backup_keeper, backup_results, places
 from agent.backup_keeper import BackupKeeper, worker_argv
+from agent.config.secret_sources import CLOSED
 from agent.control import ControlError
 from agent.core.clock import FakeClock
 from agent.core.model import Tick
+from agent.core.secrets import Secret
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
-from tests.backup.hosts import HOST, BackedUp, command_job, running
+from tests.backup.helper_process import Activated, helper_argv
+from tests.backup.hosts import HOST, BackedUp, command_job, running, script
 from tests.servers.programs import need
 
 NEVER = {"at": "never"}
@@ -36,20 +39,20 @@ def host(tmp_path: Path) -> BackedUp:
     return found
 
 
-def keeper(host: BackedUp, clock: FakeClock) -> BackupKeeper:
-    jobs, _ = backup_keeper.load(str(host.directory / "backup.d"))
+def keeper(host: BackedUp, clock: FakeClock, socket: str | None = None) -> BackupKeeper:
+    jobs, _ = backup_keeper.load(str(host.directory / "backup.d"), opens_secrets=socket is None)
     argv = worker_argv(config=str(host.directory / "vigilhost.yaml"), jobs_dir=str(host.directory / "backup.d"),
                        state_dir=str(host.directory / "state"))  # fmt: skip
-    return BackupKeeper(jobs, str(host.directory / "state"), clock, argv)
+    return BackupKeeper(jobs, str(host.directory / "state"), clock, argv, socket=socket)
 
 
 Scene = Callable[[BackupKeeper, FakeClock], Awaitable[None]]
 
 
-def play(host: BackedUp, scene: Scene, start: float | None = None) -> None:
+def play(host: BackedUp, scene: Scene, start: float | None = None, socket: str | None = None) -> None:
     async def act() -> None:
         clock = FakeClock(start if start is not None else time.time())
-        kept = keeper(host, clock)
+        kept = keeper(host, clock, socket)
         task = asyncio.create_task(kept.run())
         try:
             await asyncio.sleep(0)
@@ -277,3 +280,88 @@ def test_a_keeper_that_is_closed_ends_the_run_that_is_on(host: BackedUp) -> None
         assert host.stored() == []
 
     play(host, scene)
+
+
+CANARY = "c4nary-in-the-Keeper"
+
+
+def test_a_secret_is_in_no_log_no_reading_and_no_file_of_the_agent(
+    host: BackedUp, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The program itself shouts it, and fails with it, which is why it is in every error."""
+    argv = script(host, 'echo "$TOKEN"; echo "login $TOKEN failed" >&2; tr "\\0" " " < /proc/$PPID/cmdline >&2; exit 1')
+    host.job(source={"command": {"argv": argv, "environment": {"TOKEN": CANARY}}}, manifest_key=f"{CANARY}-key",
+             schedule=NEVER, hooks={"after": [list(argv)]}, drill={"assertions": [{"file_exists": ["x"]}]})  # fmt: skip
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        for is_drill, known in ((False, "status"), (True, "drill")):
+            await kept.commands()["backup_run"]({"job": "job", "drill": is_drill})
+            await until(lambda known=known: kept.summary()["jobs"]["job"][known] == "fail")  # type: ignore[misc]
+        assert "login *** failed" in kept.summary()["jobs"]["job"]["error"]
+        shown = [repr(kept.summary()), Exposition().render([Tick(0, "agent", list(kept.readings()))])]
+        assert not [text for text in shown if CANARY in text]
+
+    play(host, scene)
+    said = capfd.readouterr()
+    assert "login *** failed" in said.out + said.err
+    assert CANARY not in said.out + said.err
+    files = [path for path in (host.directory / "state").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if CANARY in path.read_text(errors="replace")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the helper is root's; run the tests as root")
+def test_an_agent_without_rights_has_root_run_a_job_and_publishes_what_became_of_it(
+    host: BackedUp, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The agent can read neither the secret nor what is backed up, nor write to the target."""
+    secret, key = Secret("a secret of root's"), host.directory / "key"
+    key.write_text(secret.reveal())
+    key.chmod(0o600)
+    argv = [*helper_argv(host), "--state-dir", str(host.directory / "state-of-root")]
+    path = str(host.source / "file").lstrip("/")
+    host.job(schedule=NEVER, manifest_key={"file": str(key)}, drill={"assertions": [{"file_exists": [path]}]})
+    activated = Activated(tmp_path_factory.mktemp("socket"), argv)
+    jobs, _ = backup_keeper.load(str(host.directory / "backup.d"), opens_secrets=False)
+    assert jobs["job"].manifest_key is not None
+    assert jobs["job"].manifest_key.reveal() == CLOSED
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: states(kept) == ["ok"], 60)
+        (made,) = host.manifests(key=secret)
+        published = values(kept)
+        assert published["vigilhost_backup_last_success_timestamp_seconds", "job", "store"] == made.finished_at
+        assert published["vigilhost_backup_size_bytes", "job", "store"] == made.stored_bytes
+        await kept.commands()["backup_run"]({"job": "job", "drill": True})
+        await until(lambda: kept.summary()["jobs"]["job"]["drill"] == "ok", 60)
+        (drilled,) = host.manifests(key=secret)
+        assert values(kept)["vigilhost_backup_rto_measured_seconds", "job"] == drilled.rto_s
+
+    try:
+        play(host, scene, socket=activated.path)
+    finally:
+        activated.stop()
+    assert (host.directory / "state-of-root" / "backup-drills").is_dir()
+    assert not (host.directory / "state" / "locks").exists()
+
+
+@pytest.mark.parametrize(
+    ("configured", "directory", "is_there", "expected"),
+    [
+        (None, "/etc/vigilhost/backup.d", True, "SOCKET"),
+        (None, "/etc/vigilhost/backup.d/", True, "SOCKET"),
+        (None, "/etc/vigilhost/backup.d", False, None),
+        (None, "./backup.d", True, None),
+        ("/run/other.sock", "./backup.d", False, "/run/other.sock"),
+    ],
+)
+def test_who_runs_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configured: str | None, directory: str, is_there: bool,
+    expected: str | None,
+) -> None:  # fmt: skip
+    socket = tmp_path / "s"
+    if is_there:
+        socket.touch()
+    monkeypatch.setattr(places, "BACKUP_SOCKET", str(socket))
+    assert places.backup_socket(configured, directory) == (str(socket) if expected == "SOCKET" else expected)

@@ -1,4 +1,9 @@
-"""Failures that made other people's backups worthless, one test each."""
+"""Failures that made other people's backups worthless, one test each.
+
+Some are tested where their subject is: retention that sorts by the files' times (test_retention), the stamp of the
+schedule written before the run (test_scheduler: a run that was cut off by a restart is run again), a failure mail that
+nobody gets (alerting/test_default_rules: BackupOverdue fires on age alone), sources that dump nothing (sources/test_*).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,8 @@ from backup.errors import SourceFailed
 from backup.pipeline import Settings, record
 from backup.source import Stream
 from tests.backup.hosts import BackedUp, age_key, command_job, running
+from tests.servers.process import wait_until
+from tests.servers.vigilhost import Vigilhost
 
 # Seconds that nothing else sleeps for, so that the process can be found.
 ASLEEP = 1_000_000 + os.getpid()
@@ -184,3 +191,22 @@ def test_a_disk_that_is_not_mounted_is_a_failure_not_a_full_root(host: BackedUp)
     ran = host.run()
     assert ran.code == 1
     assert "nothing is mounted there" in ran.result["error"]
+
+
+class Misconfigured(Vigilhost):
+    """An agent one of whose jobs has a typing error."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        (self.data_dir / "backup.d").mkdir()
+        (self.data_dir / "backup.d" / "etc.yaml").write_text("sorce: {files: {paths: [/etc]}}\n")
+
+
+def test_a_missing_metric_is_not_read_as_healthy() -> None:
+    """A job that could not be read has no readings at all, on which no rule about backups could fire."""
+    with Misconfigured("collectors: {others: false, agent: {interval: 1s}}") as agent:
+        wait_until(lambda: "vigilhost_config_last_reload_successful 0" in agent.metrics(), "the reading")
+        health = agent.health()
+        assert "vigilhost_backup_status" not in agent.metrics()
+    assert (health["status"], health["failing"]) == ("degraded", ["reload"])
+    assert "etc.yaml:1: sorce: no such option; did you mean 'source'?" in health["reload_error"].replace(":1:1:", ":1:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,24 @@ def test_any_text_is_one_plain_word_and_different_ones_differ() -> None:
         assert "/" not in word
     assert len(set(words)) == len(texts)
     assert words[0] == "orders"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes where others own")
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda store: os.chown(store, 1, 1), "owned by user 1"),
+        (lambda store: store.chmod(0o777), "others can write to it"),
+        (lambda store: os.chown(store.parent, 1, 1), "owned by user 1"),
+    ],
+    ids=["somebody else's", "anybody's", "in a directory of somebody else's"],
+)
+def test_root_keeps_copies_only_where_nobody_else_can_put_something_in_the_way(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    store = tmp_path / "above" / "store"
+    store.mkdir(parents=True, mode=0o700)
+    Local(str(store)).check()
+    spoil(store)
+    with pytest.raises(TargetFailed, match=said):
+        Local(str(store)).check()

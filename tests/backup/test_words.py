@@ -13,7 +13,7 @@ from backup.assertions import moment, quoted
 from backup.errors import Refused
 from backup.redact import Redactor, secrets_in
 from backup.sources.command import Command
-from backup.trusted import check_program
+from backup.trusted import check_own_file, check_program
 
 
 def test_secrets_are_masked_wherever_they_stand() -> None:
@@ -63,6 +63,37 @@ def test_a_program_that_others_could_replace_is_refused(tmp_path: Path) -> None:
         os.chown(program, 12345, 0)
         with pytest.raises(Refused, match="owned by user 12345"):
             check_program(str(program))
+
+
+def test_a_link_on_the_way_is_as_good_as_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir(mode=0o700)
+    program = tmp_path / "far" / "p"
+    program.touch(mode=0o700)
+    link = tmp_path / "near"
+    for to in ("far", str(tmp_path / "far"), "./far/../far"):
+        link.symlink_to(to)
+        check_program(str(link / "p"))
+        if os.geteuid() == 0:
+            os.lchown(link, 12345, 0)
+            with pytest.raises(Refused, match=r"near: owned by user 12345"):
+                check_program(str(link / "p"))
+        link.unlink()
+    link.symlink_to("near")
+    with pytest.raises(Refused, match="leads through more than 40 links"):
+        check_program(str(link / "p"))
+
+
+def test_a_configuration_file_is_no_link_and_no_directory(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("x")
+    check_own_file(str(file))
+    (tmp_path / "link.yaml").symlink_to(file)
+    with pytest.raises(Refused, match="is a link; put the file itself there"):
+        check_own_file(str(tmp_path / "link.yaml"))
+    with pytest.raises(Refused, match="no regular file"):
+        check_own_file(str(tmp_path))
+    with pytest.raises(Refused, match="no such file"):
+        check_own_file(str(tmp_path / "gone.yaml"))
 
 
 @pytest.mark.parametrize(

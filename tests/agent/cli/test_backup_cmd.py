@@ -336,3 +336,30 @@ def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
 
     assert asyncio.run(act()).stdout == "job: runs as soon as no other job runs\n"
     assert (asked, operator.host.stored()) == (["job"], [])
+
+
+def test_what_systemd_must_let_jobs_write_to_is_printed_and_installed(operator: Operator) -> None:
+    operator.host.job("other", targets={
+        "odd": {"type": "local", "path": '/srv/100% "odd" place'},
+        "far": {"type": "rsync", "server": "backup.example.org", "path": "/srv"},
+        "dedup": {"type": "restic", "repository": "/srv/restic", "password": "secret"},
+        "same": {"type": "local", "path": "/srv/backup"},
+    })  # fmt: skip
+    operator.host.job("job", targets={"same": {"type": "local", "path": "/srv/backup"}})
+    printed = operator.types("destinations").stdout
+    assert printed.splitlines()[1:] == [
+        "[Service]",
+        "# other", 'ReadWritePaths="-/srv/100%% \\"odd\\" place"',
+        "# job, other", 'ReadWritePaths="-/srv/backup"',
+        "# other", 'ReadWritePaths="-/srv/restic"',
+    ]  # fmt: skip
+    into = operator.host.directory / "units" / "vigilhost-backup@.service.d"
+    for _ in range(2):
+        assert "written: " in operator.types("destinations", "--install", "--into", str(into)).stdout
+    assert (into / "destinations.conf").read_text() == printed
+    assert [file.name for file in into.iterdir()] == ["destinations.conf"]
+    into.parent.joinpath("vigilhost-backup@.service").write_text("[Service]\nExecStart=/bin/true\n")
+    need("systemd-analyze")
+    done = subprocess.run(["systemd-analyze", "verify", "./vigilhost-backup@1.service"], cwd=into.parent,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout + done.stderr == ""

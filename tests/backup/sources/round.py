@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from backup.apart import Apart, child
 from backup.assertions import Assertion, Outcome
 from backup.drill import Evidence, drill
 from backup.errors import BackupError
@@ -25,8 +28,10 @@ from backup.redact import Redactor, secrets_in
 from backup.restore import parts, recipe, restore
 from backup.source import Restored, Source, Work
 from backup.verify import Verified, verify
-from tests.backup.hosts import BackedUp, Ended, built_source, ended
+from tests.backup.hosts import HOST, BackedUp, Ended, built_source, ended
 
+NOBODY = "nobody"
+HELPER = (sys.executable, "-P", "-m", "agent.cli.main", "backup-drill-helper")
 CANARY = "c4nary-of-the-Password"
 
 
@@ -70,6 +75,15 @@ class Round:
     def drill(self, *assertions: dict[str, Any]) -> Evidence:
         given = [Assertion(**one) for one in assertions]
         return drill(self.newest, self.host.target(), self.source, self.work(), given, now=time.time())
+
+    def drill_apart(self, *assertions: dict[str, Any]) -> Evidence:
+        """The same as root does it: in a process of nobody's."""
+        given = [Assertion(**one) for one in assertions]
+        with tempfile.TemporaryDirectory(prefix="vh-apart-", dir="/var/tmp") as scratch:
+            shutil.chown(scratch, NOBODY)
+            apart = Apart(self.job, HOST, partial(child, HELPER, scratch, NOBODY), "its standard error")
+            return drill(self.newest, self.host.target(), self.source, self.work(), given, now=time.time(),
+                         apart=apart)  # fmt: skip
 
     def verify(self) -> Verified:
         return verify(self.newest, self.host.target(), self.source, self.work(), level=2, now=time.time())
