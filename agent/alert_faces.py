@@ -18,6 +18,7 @@ from alerting.notify.message import fingerprint
 from alerting.rules import AlertRule
 from alerting.silences import Silence
 from alerting.state import Instance
+from sinks.history.promql.numbers import scientific
 
 _NEVER = "0001-01-01T00:00:00Z"
 _MOST_STEPS = 5000
@@ -171,7 +172,8 @@ def _rule(state: RuleState) -> dict[str, Any]:
             "annotations": {name: text.text for name, text in rule.annotations},
             "alerts": [_alert(one) for one in state.instances.values() if one.is_active],
         }
-    return found | {"type": "recording", "labels": dict(rule.labels)}
+    found["type"] = "recording"
+    return found | {"labels": dict(rule.labels)} if rule.labels else found  # left out where empty, as in Prometheus
 
 
 def _alert(one: Instance) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def _alert(one: Instance) -> dict[str, Any]:
         "annotations": dict(one.annotations),
         "state": one.phase,
         "activeAt": rfc3339(one.active_at),
-        "value": f"{one.value:e}" if math.isfinite(one.value) else number(one.value),
+        "value": scientific(one.value) if math.isfinite(one.value) else number(one.value),
     }
     if one.absent_since is not None:
         found["keepFiringSince"] = rfc3339(one.absent_since)

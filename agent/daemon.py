@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agent import __version__, backup_keeper, journal_metrics, sdnotify, signals, statedir
+from agent import __version__, backup_keeper, interpreter, journal_metrics, sdnotify, signals, statedir
 from agent.alert_api import operations
 from agent.alert_commands import CHANGING, AlertCommands
 from agent.alert_faces import AlertsView
@@ -155,6 +155,7 @@ class Daemon:
             await control.has_tried.wait()
             scheduling = asyncio.create_task(self._scheduler.run(), name="scheduler")
             watching = asyncio.create_task(self._watch(scheduling), name="watchdog")
+            interpreter.settle()
             self._announce()
             await self._stopping.wait()
             sdnotify.notify("STOPPING=1")

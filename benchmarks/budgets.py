@@ -32,3 +32,5 @@ SCRAPE_P50_MS = Budget(4, 1)
 WRITTEN_MB_PER_DAY = Budget(400, 150)
 LATENESS_P99_MS = Budget(20, 5)
 START_S = Budget(1.0, 0.4)
+HISTORY_CPU_S_PER_MIN = Budget(0.03, 0.015)  # at 500 series
+HISTORY_RSS_MB = Budget(6, 4)  # at 500 series

@@ -48,6 +48,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need(*marker.args)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Scores that tests have recorded (`record_property("score", text)`) are shown, passed or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "score":
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 @pytest.fixture(scope="session")
 def loopback_only() -> Iterator[LoopbackOnly]:
     guard = LoopbackOnly()

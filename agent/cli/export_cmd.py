@@ -25,7 +25,7 @@ _EVERYTHING = '{__name__!=""}'
 @click.option("--until", metavar="TIME", help="The end: Unix seconds, RFC 3339, or 1h for an hour ago; now by default.")
 @click.option("--match", "selectors", metavar="SELECTOR", multiple=True,
               help='Which series, such as node_load1 or {job="node"}; repeat it for more. All by default.')  # fmt: skip
-@click.option("--format", "form", type=click.Choice([name for name in FORMATS if name != "json"]), default="csv",
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="csv",
               show_default=True, help="openmetrics is what promtool takes, jsonl VictoriaMetrics.")  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", default="-", help="Where to; standard output by default.")
 @click.option("--config", metavar="FILE", help="Configuration file of the agent to ask.")

@@ -163,7 +163,7 @@ def test_the_command_line_and_http_show_the_same(site: Site) -> None:
     site.queue(50)
     site.wait_for("firing")
     (alert,) = json.loads(call(f"{site.agent.url}/api/v1/alerts").text)["data"]["alerts"]
-    assert (alert["state"], alert["labels"]["alertname"], alert["value"]) == ("firing", "QueueLong", "5.000000e+01")
+    assert (alert["state"], alert["labels"]["alertname"], alert["value"]) == ("firing", "QueueLong", "5e+01")
     (group,) = json.loads(call(f"{site.agent.url}/api/v1/rules").text)["data"]["groups"]
     assert [(rule["name"], rule["state"], rule["health"]) for rule in group["rules"]] == [("QueueLong", "firing", "ok")]
     (active,) = json.loads(call(f"{site.agent.url}/api/v1/alerts/active").text)["data"]

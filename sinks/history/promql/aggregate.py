@@ -80,7 +80,7 @@ def _reduced(
             values = [value for value in row if value is not None]
             cells.append(function(values, step) if values else None)
         if cells.count(None) < len(cells):
-            found.append(StepSeries(labels, cells, group[0].drop_name))
+            found.append(StepSeries(labels, cells, any(one.drop_name for one in group)))
     return found
 
 
@@ -151,6 +151,7 @@ def _count_values(run: "Evaluation", node: Aggregate, steps: Steps) -> list[Step
             counted = found.get(labels)
             if counted is None:
                 run.budget.cells(len(found) + 1, steps.count)
-                counted = found[labels] = StepSeries(labels, [None] * steps.count, one.drop_name)
+                counted = found[labels] = StepSeries(labels, [None] * steps.count)
+            counted.drop_name = counted.drop_name or one.drop_name
             counted.values[step] = (counted.values[step] or 0.0) + 1.0
     return list(found.values())

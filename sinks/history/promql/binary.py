@@ -33,7 +33,8 @@ def vectors(run: "Evaluation", node: Binary, steps: Steps) -> list[StepSeries]:
     lhs = run.vector(node.lhs, steps)
     if value_type(node.rhs) == SCALAR:
         return _with_scalar(node, lhs, run.scalar(node.rhs, steps), scalar_left=False)
-    rhs = run.vector(node.rhs, steps)
+    with run.budget.holding(len(lhs), steps.count):
+        rhs = run.vector(node.rhs, steps)
     if node.op in SET_OPERATORS:
         return _sets(node, lhs, rhs, steps)
     return _matched(run, node, lhs, rhs, steps)

@@ -1,6 +1,7 @@
 """What a running query has used, its deadline, and the remarks it has collected."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from agent.core.query import Limits, QueryTimeoutError, TooMuchError
@@ -19,6 +20,7 @@ class Budget:
         self._ends_at = monotonic() + limits.deadline_s
         self._samples = 0
         self._work = 0
+        self._held = 0  # cells of operands that wait for another operand
 
     @property
     def samples_left(self) -> int:
@@ -48,12 +50,22 @@ class Budget:
             )
 
     def cells(self, series: int, steps: int) -> None:
-        """Raise TooMuchError where an intermediate result of this size is too large."""
-        if series * steps > self._limits.cells:
+        """Raise TooMuchError where an intermediate result of this size is too large beside those that are held."""
+        if series * steps + self._held > self._limits.cells:
+            beside = f" beside {self._held} points of other operands" if self._held else ""
             raise TooMuchError(
-                f"query makes {series} series of {steps} steps, more than {self._limits.cells} points; "
+                f"query makes {series} series of {steps} steps{beside}, more than {self._limits.cells} points; "
                 "ask for fewer series or a longer step"
             )
+
+    @contextmanager
+    def holding(self, series: int, steps: int) -> Iterator[None]:
+        """An intermediate result of this size stays in memory meanwhile."""
+        self._held += series * steps
+        try:
+            yield
+        finally:
+            self._held -= series * steps
 
 
 class Remarks:

@@ -20,7 +20,7 @@ from sinks.history.promql.budget import Budget, Remarks
 from sinks.history.promql.evaluate import Evaluation
 from sinks.history.promql.parser import parse
 from sinks.history.promql.storage import Storage
-from sinks.history.promql.values import Steps, StepSeries, named_out
+from sinks.history.promql.values import Steps, StepSeries, named_out, when_present
 
 T = TypeVar("T")
 
@@ -124,12 +124,11 @@ def _range(run: Evaluation, node: Expr, steps: Steps) -> Result:
     found = []
     times = list(steps.times)
     for one in sorted(series, key=lambda s: s.labels):
-        if None in one.values:
-            pairs = [(at, x) for at, x in zip(times, one.values, strict=True) if x is not None]
-            if pairs:
-                found.append(Points(one.labels, [at for at, _ in pairs], [x for _, x in pairs]))
-        else:
-            found.append(Points(one.labels, times, [x for x in one.values if x is not None]))
+        values = [x for x in one.values if x is not None]
+        if len(values) == len(times):
+            found.append(Points(one.labels, times, values))
+        elif values:
+            found.append(Points(one.labels, when_present(times, one.values), values))
     return _result(run, "matrix", found, run.end_ms)
 
 

@@ -153,8 +153,14 @@ def plain(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def scientific(value: float) -> str:
+    """Shortest text of a finite float with an exponent: 1.5e+06, 1e-07."""
+    forms = (f"{value:.{digits}e}" for digits in range(17))
+    return next(text for text in forms if float(text) == value)
+
+
 def general(value: float) -> str:
-    """Text of a float in a message: like `plain`, with an exponent for the very large and very small."""
-    if value != value or value in {INF, -INF} or value == 0 or 1e-4 <= abs(value) < 1e21:
+    """Text of a float in a message or a query: like `plain`, from a million on with an exponent, as Go's %v has it."""
+    if value != value or value in {INF, -INF} or value == 0 or 1e-4 <= abs(value) < 1e6:
         return plain(value)
-    return repr(value)
+    return scientific(value)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sinks.history.promql.ast import MatrixSelector, Subquery, VectorSelector
 from sinks.history.promql.storage import SelectHints, SeriesColumns, is_stale, without_stale
-from sinks.history.promql.values import Cells, RangeSeries, Steps, StepSeries
+from sinks.history.promql.values import Cells, RangeSeries, Steps, StepSeries, when_present
 
 if TYPE_CHECKING:
     from sinks.history.promql.evaluate import Evaluation
@@ -120,10 +120,8 @@ def subquery_windows(run: "Evaluation", node: Subquery, steps: Steps) -> list[Ra
     inner = Steps(range(first, times[-1] + 1, step))
     found = []
     for series in run.vector(node.expr, inner):
-        cells = series.values
-        pairs = [(time, value) for time, value in zip(inner.times, cells, strict=True) if value is not None]
-        t = array("q", [pair[0] for pair in pairs])
-        v = array("d", [pair[1] for pair in pairs])
+        t = array("q", when_present(inner.times, series.values))
+        v = array("d", [value for value in series.values if value is not None])
         bounds = _bounds(t, times, node.range_ms)
         found.append(RangeSeries(series.labels, series.drop_name, t, v, bounds, times, node.range_ms, fixed))
         run.budget.work(count)

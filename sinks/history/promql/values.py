@@ -68,6 +68,12 @@ def unique(series: list[StepSeries]) -> list[StepSeries]:
     return list(joined.values())
 
 
+def when_present(times: Sequence[int], cells: Cells) -> list[int]:
+    """The moments at which there is a value."""
+    # Without a tuple for each cell: half a million of them wake the cyclic collector, which stops the event loop too.
+    return [at for at, value in zip(times, cells, strict=True) if value is not None]
+
+
 def merge(into: Cells, values: Cells, message: str) -> None:
     """Fill the gaps of `into` from `values`. Raise ExecutionError(message) where both have a value."""
     for step, value in enumerate(values):

@@ -19,7 +19,9 @@ from agent.core.query import Limits, Result, TooMuchError
 from sinks.history.columns import Block, Layout
 from sinks.history.history import History
 from sinks.history.promql import numbers
+from sinks.history.promql.ast import MATRIX
 from sinks.history.promql.engine import Engine
+from sinks.history.promql.signatures import SIGNATURES
 from sinks.history.promql.storage import STALE
 from sinks.history.tiers import bucket, from_buckets, from_samples, rows_of
 from tests.sinks.history.small import START_MS, Clock, as_array, at, in_memory, opened
@@ -29,6 +31,14 @@ FUNCTIONS = (
     "rate", "increase", "delta", "sum_over_time", "avg_over_time", "count_over_time", "present_over_time",
     "min_over_time", "max_over_time", "first_over_time", "last_over_time",
 )  # fmt: skip
+OTHERS = {
+    **{
+        name: f"{name}({{}})" for name, known in SIGNATURES.items() if known.args == (MATRIX,) and name not in FUNCTIONS
+    },
+    "quantile_over_time": "quantile_over_time(0.9, {})",
+    "predict_linear": "predict_linear({}, 600)",
+    "double_exponential_smoothing": "double_exponential_smoothing({}, 0.5, 0.3)",
+}
 HOUR = 3_600_000
 END = START_MS + HOURS * HOUR
 
@@ -173,6 +183,21 @@ def test_a_value_inside_a_bucket_is_that_of_the_bucket_before_and_said_so(coarse
     expected = coarse.right.instant('place_x{at="gauge"}', END - 20 * HOUR)
     assert [s.value for s in found.vector()] == [s.value for s in expected.vector()]
     assert any("1h" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("function", OTHERS)
+def test_any_other_function_sees_the_last_sample_of_each_bucket_and_says_so(coarse: Recorded, function: str) -> None:
+    which = 'place_x{at=~"gauge|counter|constant"}'
+    expr = OTHERS[function].format(f"{which}[24h]")
+    moment = END - 10 * HOUR
+    ends = coarse.right.range(which, moment - 30 * HOUR, moment, HOUR).matrix()
+    expected = in_memory({p.labels: dict(zip(p.times_ms, p.values, strict=True)) for p in ends}).instant(expr, moment)
+    found = coarse.history.querier().instant(expr, moment)
+    wanted = {sample.labels: sample.value for sample in expected.vector()}
+    assert {sample.labels: sample.value for sample in found.vector()} == pytest.approx(wanted, rel=1e-9)
+    assert len(wanted) == 3 or function == "absent_over_time"
+    if wanted:
+        assert f"{function} sees one sample of each there" in " ".join(found.warnings)
 
 
 def test_a_quantile_of_buckets_is_approximate_and_said_so(coarse: Recorded) -> None:

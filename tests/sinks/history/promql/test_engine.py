@@ -92,6 +92,7 @@ TOO_MUCH = [
     ("sum_over_time(up[1m])", Limits(samples=5), "query reads more than 5 samples", "samples read"),
     ("up", Limits(cells=5), "query makes 1 series of 11 steps, more than 5 points", "cells of a selector"),
     ("sum_over_time(vector(1)[1m:1ms])", Limits(cells=1000), "more than 1000 points", "steps of a subquery"),
+    ("up + (up + (up + up))", Limits(cells=40), "11 steps beside 33 points of other operands", "operands that wait"),
     ("count_values('v', up)", Limits(cells=50), "query makes 5 series of 11 steps", "series made from values"),
 ]
 
@@ -100,6 +101,10 @@ TOO_MUCH = [
 def test_a_query_that_costs_too_much_is_refused(text: str, limits: Limits, message: str, sentence: str) -> None:
     with pytest.raises(TooMuchError, match=message):
         Engine(storage_of()).range(text, 0, 10_000, 1000, limits)
+
+
+def test_what_an_operand_held_is_free_again_for_the_next() -> None:
+    Engine(storage_of()).range("up + up + up + up", 0, 10_000, 1000, Limits(cells=22))
 
 
 @pytest.mark.parametrize("text", ["up", "quantile_over_time(0.5, up[1h])", "up + up", "sum(up)", "vector(1) + 1"])

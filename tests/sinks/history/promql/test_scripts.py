@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ OPERATORS = ["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", "<=", ">", 
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_script_answers_as_it_says(path: Path) -> None:
+def test_script_answers_as_it_says(path: Path, record_property: Callable[[str, object], None]) -> None:
     results = list(script.run(path))
     assert results
+    record_property("score", f"{sum(not fault for _, fault in results)}/{len(results)} passed")
     assert [f"{path.name}:{case.at}: {case.expr}: {fault}" for case, fault in results if fault] == []
 
 
@@ -32,7 +34,7 @@ def test_every_function_aggregation_and_operator_is_asked_at_least_three_times()
     assert {name: count for name, count in asked.items() if count < 3} == {}
 
 
-def test_conformance_scripts_pass() -> None:
+def test_conformance_scripts_pass(record_property: Callable[[str, object], None]) -> None:
     """PROMQLTEST_DIR is a folder of Prometheus' scripts, PROMQLTEST_RUNNER a runner: --engine MODULE:FACTORY FOLDER."""
     folder, runner = os.environ.get("PROMQLTEST_DIR"), os.environ.get("PROMQLTEST_RUNNER")
     if not folder or not runner:
@@ -50,5 +52,5 @@ def test_conformance_scripts_pass() -> None:
         check=False,
     )
     score = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
-    print(score)
+    record_property("score", score)
     assert done.returncode == 0, done.stdout + done.stderr
