@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: run test env dev-env servers lint types imports unit bench proof docs golden lock clean help
+.PHONY: run test env dev-env servers lint types imports unit bench proof wheel sbom deb docs golden lock clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -52,6 +52,34 @@ bench: dev-env servers ## the agent for a minute beside node_exporter and collec
 proof: dev-env servers ## the long campaigns behind the figures of docs/reliability.md; about an hour and a half
 	$(BIN)/python -m tests.proof.all
 	$(BIN)/python -m tests.sinks.journal.campaign --flips 10000 --kills 10000 --hours 24
+
+# Packages. The .deb's private environment is for Debian 12's own Python, whatever `python3` is here.
+PACKAGE_PYTHON ?= /usr/bin/python3.11
+VERSION  := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' agent/__init__.py)
+WHEEL    := dist/vigilhost-$(VERSION)-py3-none-any.whl
+PRODUCT  := $(shell find agent collectors sinks alerting backup -name '*.py' -o -path '*/defaults/*' -type f) pyproject.toml README.md LICENSE
+PACKAGED := $(shell find packaging systemd docs changelog.d -type f -not -name '*.pyc') CHANGELOG.md requirements.lock
+
+wheel: $(WHEEL)  ## dist/vigilhost-VERSION-py3-none-any.whl
+sbom: dist/.deb  ## dist/vigilhost-VERSION.cdx.json, what the package is made of; comes with `make deb`
+deb: dist/.deb   ## dist/vigilhost_VERSION_ARCH.deb for Debian 12
+
+build/.env: requirements-build.lock
+	$(PACKAGE_PYTHON) -m venv build/env
+	build/env/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-build.lock
+	@touch $@
+
+$(WHEEL): build/.env $(PRODUCT)
+	build/env/bin/hatchling build -t wheel -d dist >/dev/null
+
+build/.downloads: build/.env requirements.lock
+	rm -rf build/downloads
+	build/env/bin/pip download -q --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -d build/downloads -r requirements.lock
+	@touch $@
+
+dist/.deb: $(WHEEL) build/.downloads $(PACKAGED)
+	build/env/bin/python packaging/deb.py $(WHEEL) build/downloads dist
+	@touch $@
 
 golden: dev-env  ## write the golden files anew; read the difference before you keep it
 	$(BIN)/python -m tests.golden.update
