@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "agent.cli.export_cmd:export",
     "history": "agent.cli.history_cmd:history",
     "journal": "agent.cli.journal_cmd:journal",
+    "doctor": "agent.cli.doctor_cmd:doctor",
     "status": "agent.cli.status_cmd:status",
     "reload": "agent.cli.status_cmd:reload",
     "alerts": "agent.cli.alerts_cmd:alerts",
