@@ -9,6 +9,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from agent.config import Settings
+from agent.influx.plan import Retention, groups_of, plan
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.collectors import every
@@ -59,8 +61,17 @@ def _prom(run: every.Run) -> str:
     return "".join(f"{line}\n" for line in shown[:-1])
 
 
+def made_files() -> dict[str, str]:
+    """File name to content of what is made from the declarations alone: Flux."""
+    groups = groups_of(Settings())
+    return {
+        f"downsample_{task.name.rpartition('_')[2]}.flux": task.flux
+        for task in plan("hosts", Retention(), groups).tasks
+    }
+
+
 def main() -> None:
-    for name, content in golden_files().items():
+    for name, content in (golden_files() | made_files()).items():
         HERE.joinpath(name).write_text(content)
 
 
