@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "notify": "agent.cli.alerts_cmd:notify",
     "rules": "agent.cli.rules_cmd:rules",
     "influx": "agent.cli.influx_cmd:influx",
+    "dashboards": "agent.cli.dashboards_cmd:dashboards",
     "init": "agent.cli.init_cmd:init",
     "backup": "agent.cli.backup_cmd:backup",
     "backup-worker": "agent.cli.backup_worker_cmd:backup_worker",

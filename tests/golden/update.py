@@ -9,7 +9,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from agent.config import Settings
+from agent.cli.dashboards_cmd import as_text, made
+from agent.config import Loaded, Settings
+from agent.dashboards.queries import DIALECTS as DASHBOARDS
 from agent.influx.plan import Retention, groups_of, plan
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
@@ -62,11 +64,11 @@ def _prom(run: every.Run) -> str:
 
 
 def made_files() -> dict[str, str]:
-    """File name to content of what is made from the declarations alone: Flux."""
-    groups = groups_of(Settings())
-    return {
-        f"downsample_{task.name.rpartition('_')[2]}.flux": task.flux
-        for task in plan("hosts", Retention(), groups).tasks
+    """File name to content of what is made from the declarations alone: Flux and dashboards."""
+    tasks = plan("hosts", Retention(), groups_of(Settings())).tasks
+    flux = {f"downsample_{task.name.rpartition('_')[2]}.flux": task.flux for task in tasks}
+    return flux | {
+        f"dashboard_{name}.json": as_text(made(name, Loaded(Settings(), [], []))) for name in sorted(DASHBOARDS)
     }
 
 
