@@ -116,10 +116,13 @@ def _peer(writer: asyncio.StreamWriter) -> int | None:
     return uid
 
 
-def ask(path: str, command: str, **arguments: Any) -> Any:
-    """Client side: the answer to one command. Raise ControlError, or OSError when no agent listens there."""
+def ask(path: str, command: str, *, timeout_s: float = _ANSWER_TIMEOUT_S, **arguments: Any) -> Any:
+    """Client side: the answer to one command.
+
+    Raise ControlError, OSError when no agent listens there, TimeoutError when it does not answer in time.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWER_TIMEOUT_S)
+        connection.settimeout(timeout_s)
         with _short(path) as address:
             connection.connect(address)
         connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")

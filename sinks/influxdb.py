@@ -136,6 +136,8 @@ def _reason(error: Exception) -> str:
     cause: BaseException = error
     while inner := (getattr(cause, "reason", None) if isinstance(getattr(cause, "reason", None), Exception) else None):
         cause = inner
+    if isinstance(cause.__cause__, OSError) and cause.__cause__.strerror:
+        return cause.__cause__.strerror.lower()
     text = str(cause)
     return text.split(": ", 1)[-1] if "object at 0x" in text else text or type(cause).__name__
 

@@ -23,6 +23,27 @@ def _candidates(config: str | None, state_dir: str | None) -> list[str]:
     return [*found, ".state"]
 
 
+def find_agent(
+    config: str | None = None, state_dir: str | None = None, *, timeout_s: float
+) -> tuple[str, Any, list[str]]:
+    """The control socket that answers and its answer to `status`; without one "", None and what was tried.
+
+    An agent that refuses or takes longer than `timeout_s` is among what was tried.
+    """
+    tried: list[str] = []
+    for directory in _candidates(config, state_dir):
+        path = os.path.join(directory, SOCKET_NAME)
+        try:
+            return path, ask(path, "status", timeout_s=timeout_s), tried
+        except TimeoutError:
+            tried.append(f"{path}: no answer within {timeout_s:g} s")
+        except (ControlError, ValueError) as error:
+            tried.append(f"{path}: {error}")
+        except OSError as error:
+            tried.append(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}")
+    return "", None, tried
+
+
 def ask_agent(command: str, *, config: str | None = None, state_dir: str | None = None, **arguments: Any) -> Any:
     """The running agent's answer. Raise click.ClickException when none runs or it refuses."""
     tried = []

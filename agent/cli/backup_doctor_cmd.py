@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 import time
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -13,24 +11,13 @@ import click
 
 from agent.cli.backup_desk import Desk, Place, as_json, redactor, with_desk
 from agent.core.units import format_duration, format_size
+from agent.doctor.coverage import open_ends, uncovered
 from backup.children import Guard, program
 from backup.errors import BackupError
 from backup.job import Job
-from backup.schedule import cron_of
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _FORECAST = 1.1
-# Where servers listen on a Debian host, and the sources that back them up.
-_SERVERS = (
-    ("PostgreSQL", "/run/postgresql/.s.PGSQL.[0-9]*[0-9]", "postgresql"),
-    ("MySQL or MariaDB", "/run/mysqld/mysqld.sock", "mysql"),
-    ("Redis", "/run/redis/*.sock", "redis"),
-    ("Redis", "/var/lib/redis/dump.rdb", "redis"),
-    ("LXD", "/var/snap/lxd/common/lxd/unix.socket", "lxd"),
-    ("LXD", "/var/lib/lxd/unix.socket", "lxd"),
-    ("libvirt domains", "/etc/libvirt/qemu/*.xml", "vm_image"),
-    ("docker volumes", "/var/lib/docker/volumes/*/_data", "docker_volume"),
-)
 
 
 class Finding(NamedTuple):
@@ -50,7 +37,9 @@ def doctor(at: Desk, jobs: tuple[str, ...], root: str, as_json: bool) -> None:
     """Look at JOBS, or at all, without backing anything up. Exit status 1 when something would fail."""
     found = [finding for job in at.chosen(jobs) for finding in _job(at, job)]
     if not jobs:
-        found += _uncovered(at, root)
+        found += [Finding("", "warn", f"{text}; {advice}") for text, advice in uncovered(at.jobs, root)]
+        if not at.jobs:
+            found.append(Finding("", "warn", f"there is no job in {at.jobs_dir}"))
     if as_json:
         click.echo(json.dumps({"findings": [one._asdict() for one in found]}, indent=1))
     for one in found:
@@ -78,7 +67,7 @@ def _job(at: Desk, job: Job) -> Iterator[Finding]:
             continue
         for place in at.places(job, name):
             yield from _place(job, place)
-    yield from _promises(job)
+    yield from (Finding(job.name, "warn", text) for text in open_ends(job))
 
 
 def _programs(job: Job) -> Iterator[str]:
@@ -107,34 +96,6 @@ def _place(job: Job, place: Place) -> Iterator[Finding]:
     elif job.rpo is not None and (age := time.time() - newest.finished_at) > job.rpo:
         yield Finding(job.name, "fail", f"target {place.name}: the newest verified backup is {_about(age)} old, rpo is "
                       f"{format_duration(job.rpo)}")  # fmt: skip
-
-
-def _promises(job: Job) -> Iterator[Finding]:
-    """What the job's file leaves open."""
-    if not job.enabled or cron_of(job.times.at) is None:
-        yield Finding(job.name, "warn", "never runs by itself; see enabled and schedule")
-    if job.rpo is None:
-        yield Finding(job.name, "warn", "has no rpo, so nobody is told when it stops; write one like rpo: 26h")
-    if job.drill is None:
-        yield Finding(job.name, "warn", "is never drilled, so nobody knows that it restores; write a section drill")
-    elif job.encryption.recipients and job.encryption.identity is None:
-        yield Finding(job.name, "warn", "drill: is encrypted and has no encryption.identity here; drill on another "
-                      "host with --identity")  # fmt: skip
-    if all(not entry.type.startswith(("rsync", "s3", "restic")) for entry in job.targets.values()):
-        yield Finding(job.name, "warn", "every copy is on this host; add a target elsewhere")
-
-
-def _uncovered(at: Desk, root: str) -> Iterator[Finding]:
-    covered = {job.plugin.type for job in at.jobs.values()}
-    seen = set()
-    for what, pattern, source in _SERVERS:
-        found = sorted(glob.glob(os.path.join(root, pattern.lstrip("/"))))
-        if found and source not in covered and what not in seen:
-            seen.add(what)
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            yield Finding("", "warn", f"{what} found ({found[0]}{more}), and no job backs it up; see source {source}")
-    if not at.jobs:
-        yield Finding("", "warn", f"there is no job in {at.jobs_dir}")
 
 
 def _rough(size: int) -> str:

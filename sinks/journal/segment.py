@@ -111,9 +111,14 @@ def inspect(path: str, base: int, data: bytes) -> Finding:
         return Finding("good", segment, good_bytes, is_whole, frozenset(definitions))
     if not data or (told is not None and len(data) == HEAD_BYTES):
         return Finding("empty")
-    if data.startswith(_MAGIC) and int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + 2], "little") > VERSION:
+    if is_newer(data):
         return Finding("newer")
     return Finding("damaged")
+
+
+def is_newer(head: bytes) -> bool:
+    """Do these first bytes of a file say that a newer version wrote it?"""
+    return head.startswith(_MAGIC) and int.from_bytes(head[len(_MAGIC) : len(_MAGIC) + 2], "little") > VERSION
 
 
 def records(data: bytes) -> Iterator[Frame]:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from agent.cli.dashboards_cmd import as_text, made
+from agent.config import Loaded, Settings
+from agent.dashboards.queries import DIALECTS as DASHBOARDS
+from agent.influx.plan import Retention, groups_of, plan
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.collectors import every
@@ -59,8 +63,17 @@ def _prom(run: every.Run) -> str:
     return "".join(f"{line}\n" for line in shown[:-1])
 
 
+def made_files() -> dict[str, str]:
+    """File name to content of what is made from the declarations alone: Flux and dashboards."""
+    tasks = plan("hosts", Retention(), groups_of(Settings())).tasks
+    flux = {f"downsample_{task.name.rpartition('_')[2]}.flux": task.flux for task in tasks}
+    return flux | {
+        f"dashboard_{name}.json": as_text(made(name, Loaded(Settings(), [], []))) for name in sorted(DASHBOARDS)
+    }
+
+
 def main() -> None:
-    for name, content in golden_files().items():
+    for name, content in (golden_files() | made_files()).items():
         HERE.joinpath(name).write_text(content)
 
 

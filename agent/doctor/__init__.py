@@ -1,0 +1,1 @@
+"""What `vigilhost doctor` looks at: small checks that read facts and give findings. The daemon never imports it."""
