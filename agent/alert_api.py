@@ -17,6 +17,8 @@ from agent.http.refusals import Refusal
 from agent.http.service import Endpoint, Pieces, endpoint
 
 _DAY_MS: Final = 86_400_000
+_PARTS: Final = {"type": "array", "items": {"type": "string", "examples": ["22:00-06:00"]}}
+_DAYS: Final = {"type": "array", "items": {"type": "string", "examples": ["saturday"]}}
 _WORDS: Final = {"type": "array", "items": {"type": "string", "examples": ['instance="db1"']}}
 
 _RULES: Final = Operation("/api/v1/alerts/rules", "Rules with their health, and those left out.", statuses=(200, 503))
@@ -36,6 +38,9 @@ _SILENCE: Final = Operation(
         Parameter("reason", "Why.", is_required=True),
         Parameter("created_by", "Who."),
         Parameter("until_resolved", "`true`: end it as soon as what it silenced is over."),
+        Parameter("between[]", "Only at these parts of the day, like 22:00-06:00.", _PARTS),
+        Parameter("weekday[]", "Only on these days, like saturday or monday:friday.", _DAYS),
+        Parameter("timezone", "Of these parts and days; this host's where it is not said."),
     ),
     methods=("POST",), statuses=(200, 400, 401, 403, 503), is_read=False,
 )  # fmt: skip
@@ -83,6 +88,9 @@ class AlertApi:
             "reason": asked.text("reason"),
             "created_by": asked.text("created_by", "http"),
             "until_resolved": asked.text("until_resolved") == "true",
+            "between": asked.all("between[]"),
+            "weekdays": asked.all("weekday[]"),
+            "timezone": asked.text("timezone"),
         })  # fmt: skip
 
 

@@ -149,22 +149,23 @@ def _literals(pattern: str) -> frozenset[str] | None:
 
 
 def _around_literal(pattern: str) -> Predicate | None:
-    """A test for literal.*, .*literal, .*literal.* and the same with .+; None for any other shape."""
+    """A test for literal.*, .*literal, .*literal.* and the same with .+ or (a|b); None for any other shape."""
     head = pattern[:2] if pattern[:2] in {".*", ".+"} else ""
     rest = pattern[len(head) :]
     tail = rest[-2:] if rest[-2:] in {".*", ".+"} and rest[-3:-2] != "\\" else ""
-    middle = _literals(rest[: len(rest) - len(tail)]) if rest[:1] != "(" and "|" not in rest else None
-    if middle is None:
+    body = rest[: len(rest) - len(tail)]
+    is_grouped = body.startswith("(") and body.endswith(")")
+    texts = _literals(body) if is_grouped or "|" not in body else None  # a|b.* is a or b.*
+    if texts is None:
         return None
-    (text,) = middle
-    least = len(text) + (head == ".+") + (tail == ".+")
+    first = 1 if head == ".+" else 0
+    last = -1 if tail == ".+" else None
     if head and tail:
-        first = 1 if head == ".+" else 0
-        last = -1 if tail == ".+" else None
-        return lambda value: len(value) >= least and text in value[first:last]
+        return lambda value: any(text in value[first:last] for text in texts) and len(value) >= first - (last or 0)
+    several = tuple(texts)
     if head:
-        return lambda value: len(value) >= least and value.endswith(text)
-    return lambda value: len(value) >= least and value.startswith(text)
+        return lambda value: value[first:].endswith(several) and len(value) >= first
+    return lambda value: value[:last].startswith(several) and len(value) >= -(last or 0)
 
 
 def _by_pattern(pattern: str) -> Predicate:

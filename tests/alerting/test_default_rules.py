@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,14 @@ def test_a_default_rule_fires_on_trouble_and_is_quiet_on_a_healthy_host(name: st
 
 def test_the_default_rules_are_read_without_a_remark() -> None:
     assert (FOUND.errors, FOUND.warnings) == ([], [])
+
+
+def test_the_default_rules_ask_for_nothing_that_would_load_re2() -> None:
+    code = (
+        "import sys; from agent.rule_sets import load_rules; from alerting.options import RulesOptions;"
+        "assert load_rules(RulesOptions(), '/nowhere').groups; sys.exit('re2' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # 3 MB
 
 
 @pytest.mark.server("promtool")
