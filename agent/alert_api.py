@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote_plus
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from agent.alert_commands import AlertCommands, AwayError
 from agent.control import Command, ControlError
@@ -29,6 +30,10 @@ _SILENCES: Final = Operation("/api/v1/alerts/silences", "Silences, those in forc
 _HISTORY: Final = Operation(
     "/api/v1/alerts/history", "Spans in which alerts fired, newest first.",
     (Parameter("since", "How far back; 7 days where it is not said."),), statuses=(200, 400, 503),
+)  # fmt: skip
+_GRAPH: Final = Operation(
+    "/graph", "Where the links of alerts lead: to the answer of their query.",
+    (Parameter("g0.expr", "PromQL expression.", is_required=True),), statuses=(307, 400),
 )  # fmt: skip
 _SILENCE: Final = Operation(
     "/api/v1/alerts/silence", "Silence alerts; needs an admin token.",
@@ -55,6 +60,7 @@ def operations(commands: AlertCommands) -> Sequence[tuple[Operation, Endpoint]]:
         (_HISTORY, endpoint(api.history)),
         (_SILENCES, endpoint(api.silences)),
         (_SILENCE, endpoint(api.silence)),
+        (_GRAPH, endpoint(_graph)),
     )
 
 
@@ -92,6 +98,12 @@ class AlertApi:
             "weekdays": asked.all("weekday[]"),
             "timezone": asked.text("timezone"),
         })  # fmt: skip
+
+
+async def _graph(_: Request, asked: Asked) -> Response:
+    if not (expr := asked.text("g0.expr")):
+        raise Refusal("bad_data", "g0.expr: is missing; an expression of PromQL would be right")
+    return RedirectResponse(f"api/v1/query?query={quote_plus(expr)}")  # relative: a proxy may have put us below a path
 
 
 async def _answer(command: Command, request: Mapping[str, Any]) -> Response:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -104,6 +105,9 @@ def test_the_command_line_and_http_show_the_same(site: Site) -> None:
     assert (alert["state"], alert["labels"]["alertname"], alert["value"]) == ("firing", "QueueLong", "5.000000e+01")
     (group,) = json.loads(call(f"{site.agent.url}/api/v1/rules").text)["data"]["groups"]
     assert [(rule["name"], rule["state"], rule["health"]) for rule in group["rules"]] == [("QueueLong", "firing", "ok")]
+    link = urlsplit(body_of(site.hook.requests[0])["alerts"][0]["generatorURL"])
+    led = call(f"{site.agent.url}{link.path}?{link.query}")
+    assert (led.status, led.headers["location"]) == (307, "api/v1/query?query=queue_length+%3E+10")
     (active,) = json.loads(call(f"{site.agent.url}/api/v1/alerts/active").text)["data"]
     assert active["receivers"] == ["ops"]
     status, text = site.cli("silence", "2h", "alertname=QueueLong", "-m", "moving it")
