@@ -51,8 +51,12 @@ class Site:
 
     def queue(self, length: int) -> None:
         """From now on the number is this."""
+        self.measure(f"queue_length {length}\n")
+
+    def measure(self, text: str) -> None:
+        """From now on the collector reads these lines."""
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"queue_length {length}\n")
+        fresh.write_text(text)
         fresh.rename(self._file)
 
     def write_rules(self, text: str) -> None:
