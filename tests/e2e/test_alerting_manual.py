@@ -91,6 +91,9 @@ def policy(directory: Path, block: Block) -> Policy:
     (directory / "vigilhost.yaml").write_text("hostname: db1\n")
     loaded = load(str(directory / "vigilhost.yaml"))
     assert loaded.warnings == []
+    rules = load_rules(loaded.settings.alerting.rules, str(directory / "rules.d"))
+    assert rules.errors == []
+    assert [str(one) for one in rules.warnings if "PostgresqlTooManyConnections" not in str(one)] == []
     found: Policy = loaded.settings.alerting.policy()
     return found
 
