@@ -18,6 +18,8 @@ from alerting.notify.message import SUMMARY_KEY, Alert, DigestEntry, Notificatio
 
 _SAID_FIRST = ("summary", "message", "description")  # annotations that need no name in front
 _LONGEST_TITLE = 200
+_GAP = "\n\n"  # between two paragraphs
+_ELLIPSIS = "…"
 _PLAIN = re.compile(r"[\w.:/-]+", re.ASCII)  # needs no quotes in a matcher
 
 
@@ -47,8 +49,9 @@ def _digest_title(notification: Notification) -> str:
 
 def text(notification: Notification, limit: int | None = None, length: Callable[[str], int] = len) -> str:
     """For people, in plain text, at most `limit` long as `length` counts."""
-    blocks = digest_blocks(notification) if notification.kind == "digest" else alert_blocks(notification)
-    return fit(blocks, limit, length, already_missing=notification.truncated_alerts)
+    if notification.kind == "digest":
+        return _digest_text(notification, limit, length)
+    return fit(alert_blocks(notification), limit, length, already_missing=notification.truncated_alerts)
 
 
 def alert_blocks(notification: Notification) -> list[str]:
@@ -142,6 +145,24 @@ def digest_blocks(notification: Notification) -> list[str]:
     return blocks or ["Nothing happened."]
 
 
+def _digest_text(notification: Notification, limit: int | None, length: Callable[[str], int]) -> str:
+    """Where all of it does not go into the limit, each part loses lines of its own: the longest ones most."""
+    parts = [block.splitlines() for block in digest_blocks(notification)]
+    if notification.truncated_alerts:
+        parts.append([more_line(notification.truncated_alerts)])
+    whole = _GAP.join("\n".join(lines) for lines in parts)
+    if limit is None or length(whole) <= limit:
+        return whole
+    room = limit - length(_GAP) * (len(parts) - 1)
+    if room < length(more_line(len(whole))) * len(parts):
+        return shorten(whole, limit, length)
+    fitted: dict[int, str] = {}
+    for at in sorted(range(len(parts)), key=lambda at: sum(map(length, parts[at]))):
+        fitted[at] = fit(parts[at], room // (len(parts) - len(fitted)), length, gap="\n")
+        room -= length(fitted[at])
+    return _GAP.join(fitted[at] for at in range(len(parts)))
+
+
 def entry_line(entry: DigestEntry, notification: Notification) -> str:
     """One alert of a digest in one line."""
     return f"- {entry.alert.name}: {headline(entry.alert)} ({entry_times(entry, notification)})"
@@ -180,10 +201,13 @@ def shorten(words: str, limit: int, length: Callable[[str], int] = len) -> str:
     """At most `limit` long; a text that is cut ends in an ellipsis."""
     if length(words) <= limit:
         return words
-    cut = words[: max(0, limit - 1)]
-    while cut and length(cut) > limit - 1:
+    room = limit - length(_ELLIPSIS)
+    if room < 0:
+        return ""
+    cut = words[:room]
+    while cut and length(cut) > room:
         cut = cut[:-1]
-    return cut.rstrip() + "…" if limit > 0 else ""
+    return cut.rstrip() + _ELLIPSIS
 
 
 def fit(
@@ -191,7 +215,7 @@ def fit(
     limit: int | None,
     length: Callable[[str], int] = len,
     already_missing: int = 0,
-    gap: str = "\n\n",
+    gap: str = _GAP,
 ) -> str:
     """Blocks one below the other, as many as go into `limit`; the last line says how many are missing."""
     whole = gap.join(blocks)

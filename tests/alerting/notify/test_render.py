@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agent.core.labels import labels_of
 from alerting.matching import parse_matchers
 from alerting.notify import mail_page, render
 from alerting.notify.message import SUMMARY_KEY, Alert, Notification, fingerprint
-from tests.alerting.notify.examples import DIGEST, DISK, FIRING, HUGE, RESOLVED
+from tests.alerting.notify.examples import DIGEST, DISK, FIRING, HUGE, LONG_DIGEST, RESOLVED
 from tests.alerting.pictures import T0, alert
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "notifications"
@@ -130,6 +131,28 @@ def test_whole_alerts_are_left_out_before_one_is_cut(blocks: list[str], limit: i
 @given(st.lists(st.text("a😀\n", max_size=80), max_size=12), st.integers(40, 200), st.integers(0, 3))
 def test_a_text_is_never_longer_than_its_limit(blocks: list[str], limit: int, missing: int) -> None:
     assert render.utf16_length(render.fit(blocks, limit, render.utf16_length, missing)) <= limit
+
+
+def in_bytes(text: str) -> int:
+    return len(text.encode())
+
+
+@pytest.mark.parametrize("length", [len, in_bytes, render.utf16_length])
+@pytest.mark.parametrize("limit", [0, 1, 2, 3, 10, 50, 100, 150, 200, 400, 1000, 4096, 30_000])
+def test_a_digest_is_never_longer_than_its_limit(limit: int, length: Callable[[str], int]) -> None:
+    for note in (DIGEST, LONG_DIGEST, replace(LONG_DIGEST, truncated_alerts=7), replace(DIGEST, entries=(), notes=())):
+        assert length(render.text(note, limit, length)) <= limit
+
+
+def test_a_long_digest_loses_lines_of_its_longest_part_and_no_failed_backup() -> None:
+    note = replace(LONG_DIGEST, notes=DIGEST.notes, truncated_alerts=7)
+    parts = render.text(note, 2000).split("\n\n")
+    heads = [part.splitlines()[0] for part in parts]
+    assert heads == ["Still firing:", "Failed:", "Done:", "... and 7 more"]
+    still = parts[0].splitlines()
+    assert still[-1] == f"... and {300 - len(still) + 2} more"
+    assert len(still) > 20
+    assert parts[1] == "Failed:\n- backup db: no space left"
 
 
 def test_the_fingerprint_is_alertmanagers() -> None:
