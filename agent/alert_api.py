@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote_plus
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from agent.alert_commands import AlertCommands, AwayError
 from agent.control import Command, ControlError
@@ -17,6 +18,8 @@ from agent.http.refusals import Refusal
 from agent.http.service import Endpoint, Pieces, endpoint
 
 _DAY_MS: Final = 86_400_000
+_PARTS: Final = {"type": "array", "items": {"type": "string", "examples": ["22:00-06:00"]}}
+_DAYS: Final = {"type": "array", "items": {"type": "string", "examples": ["saturday"]}}
 _WORDS: Final = {"type": "array", "items": {"type": "string", "examples": ['instance="db1"']}}
 
 _RULES: Final = Operation("/api/v1/alerts/rules", "Rules with their health, and those left out.", statuses=(200, 503))
@@ -28,6 +31,10 @@ _HISTORY: Final = Operation(
     "/api/v1/alerts/history", "Spans in which alerts fired, newest first.",
     (Parameter("since", "How far back; 7 days where it is not said."),), statuses=(200, 400, 503),
 )  # fmt: skip
+_GRAPH: Final = Operation(
+    "/graph", "Where the links of alerts lead: to the answer of their query.",
+    (Parameter("g0.expr", "PromQL expression.", is_required=True),), statuses=(307, 400),
+)  # fmt: skip
 _SILENCE: Final = Operation(
     "/api/v1/alerts/silence", "Silence alerts; needs an admin token.",
     (
@@ -36,6 +43,9 @@ _SILENCE: Final = Operation(
         Parameter("reason", "Why.", is_required=True),
         Parameter("created_by", "Who."),
         Parameter("until_resolved", "`true`: end it as soon as what it silenced is over."),
+        Parameter("between[]", "Only at these parts of the day, like 22:00-06:00.", _PARTS),
+        Parameter("weekday[]", "Only on these days, like saturday or monday:friday.", _DAYS),
+        Parameter("timezone", "Of these parts and days; this host's where it is not said."),
     ),
     methods=("POST",), statuses=(200, 400, 401, 403, 503), is_read=False,
 )  # fmt: skip
@@ -50,6 +60,7 @@ def operations(commands: AlertCommands) -> Sequence[tuple[Operation, Endpoint]]:
         (_HISTORY, endpoint(api.history)),
         (_SILENCES, endpoint(api.silences)),
         (_SILENCE, endpoint(api.silence)),
+        (_GRAPH, endpoint(_graph)),
     )
 
 
@@ -83,7 +94,16 @@ class AlertApi:
             "reason": asked.text("reason"),
             "created_by": asked.text("created_by", "http"),
             "until_resolved": asked.text("until_resolved") == "true",
+            "between": asked.all("between[]"),
+            "weekdays": asked.all("weekday[]"),
+            "timezone": asked.text("timezone"),
         })  # fmt: skip
+
+
+async def _graph(_: Request, asked: Asked) -> Response:
+    if not (expr := asked.text("g0.expr")):
+        raise Refusal("bad_data", "g0.expr: is missing; an expression of PromQL would be right")
+    return RedirectResponse(f"api/v1/query?query={quote_plus(expr)}")  # relative: a proxy may have put us below a path
 
 
 async def _answer(command: Command, request: Mapping[str, Any]) -> Response:

@@ -13,7 +13,7 @@ from agent.control import Command, ControlError
 from agent.core.query import QueryError
 from agent.core.units import parse_duration
 from alerting.desk import Desk
-from alerting.intervals import TimeInterval, parse_interval
+from alerting.intervals import TimeInterval, parse_interval, recurring
 from alerting.silences import Silence, new_silence
 
 T = TypeVar("T")
@@ -91,14 +91,19 @@ class AlertCommands:
         return await self._desk(lambda _: view.silences())
 
     async def silence(self, request: Mapping[str, Any]) -> Any:
-        """Add one. `duration`, `matchers`, `reason`, `created_by`, `starts_in`, `until_resolved`, `windows`."""
+        """Add one. `duration`, `matchers`, `reason`, `created_by`, `starts_in`, `until_resolved`, `windows`.
+
+        `between`, `weekdays`, `timezone`: windows in short, such as 22:00-06:00 on friday in Europe/Berlin.
+        """
         keeper = self._keeper
-        silence = _silence(request, keeper.now())
+        silence = _silence(request, keeper.now(), keeper.options.zone)
+        before = await self._desk(lambda desk: desk.silences())
         await self._desk(lambda desk: desk.silence(silence, keeper.now()))
         keeper.look()
         muted = [each for each in AlertsView(self._keeper_now).active() if each["state"] != "resolved"]
         matching = [each for each in muted if silence.matches(tuple(sorted(each["labels"].items())))]
-        return silence_row(silence, keeper.now()) | {"matching": len(matching)}
+        overlapping = [silence_row(one, keeper.now()) for one in before if one.overlaps(silence)]
+        return silence_row(silence, keeper.now()) | {"matching": len(matching), "overlapping": overlapping}
 
     async def unsilence(self, request: Mapping[str, Any]) -> Any:
         """End the one whose id begins with `id`."""
@@ -129,8 +134,8 @@ class AlertCommands:
             raise AwayError(f"alerting does not answer: {error}") from error
 
 
-def _silence(request: Mapping[str, Any], now: float) -> Silence:
-    """Raise ControlError with what is wrong."""
+def _silence(request: Mapping[str, Any], now: float, zone: str) -> Silence:
+    """`zone`: of windows that name none. Raise ControlError with what is wrong."""
     matchers = request.get("matchers") or []
     try:
         starts_at = now + parse_duration(str(request.get("starts_in") or "0"))
@@ -138,8 +143,10 @@ def _silence(request: Mapping[str, Any], now: float) -> Silence:
         if lasts > _LONGEST_SILENCE_S:
             raise ValueError("a silence lasts a year at most; what is never to be told belongs into the routes")
         windows = [_window(raw, at) for at, raw in enumerate(request.get("windows") or [])]
+        between, weekdays = (_texts(request.get(name)) for name in ("between", "weekdays"))
+        windows += recurring(between, weekdays, str(request.get("timezone") or zone))
         return new_silence(
-            matchers if isinstance(matchers, str) else [str(one) for one in matchers],
+            matchers if isinstance(matchers, str) else _texts(matchers),
             starts_at,
             starts_at + lasts,
             str(request.get("reason") or ""),
@@ -149,6 +156,10 @@ def _silence(request: Mapping[str, Any], now: float) -> Silence:
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise ControlError(str(error)) from error
+
+
+def _texts(raw: Any) -> list[str]:
+    return [str(one) for one in raw or ()]
 
 
 def _window(raw: Any, at: int) -> TimeInterval:

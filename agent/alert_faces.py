@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from agent.alert_keeper import AlertKeeper
-from agent.core.labels import METRIC_NAME
-from agent.core.query import Limits
+from agent.core.labels import METRIC_NAME, Labels
+from agent.core.query import Limits, Querier
 from agent.core.units import format_duration
 from alerting.engine import GroupState
 from alerting.judge import RuleState
@@ -21,7 +21,8 @@ from alerting.state import Instance
 from sinks.history.promql.numbers import scientific
 
 _NEVER = "0001-01-01T00:00:00Z"
-_MOST_STEPS = 5000
+_STEPS = 5000  # asked for at once
+_MOST_STEPS = 60_000
 _HISTORY_LIMITS = Limits(deadline_s=10.0)
 
 
@@ -114,19 +115,27 @@ class AlertsView:
         if keeper is None:
             return []
         step = max(keeper.options.rules.interval, (end - start) / _MOST_STEPS)
-        result = keeper.querier.range(
-            'ALERTS{alertstate="firing"}', round(start * 1000), round(end * 1000), round(step * 1000), _HISTORY_LIMITS
-        )
         found = []
-        for points in result.matrix():
-            labels = {name: value for name, value in points.labels if name not in {METRIC_NAME, "alertstate"}}
-            for first, last in _spans(points.times_ms, step * 1000):
+        for series, times_ms in _firing(keeper.querier, round(start * 1000), round(end * 1000), round(step * 1000)):
+            labels = {name: value for name, value in series if name not in {METRIC_NAME, "alertstate"}}
+            for first, last in _spans(times_ms, step * 1000):
                 is_over = last / 1000 < end - 2 * step
                 found.append({
                     "labels": labels, "fingerprint": fingerprint(tuple(sorted(labels.items()))), "from": first / 1000,
                     "to": last / 1000 if is_over else None, "precision_s": step,
                 })  # fmt: skip
         return sorted(found, key=lambda each: -each["from"])
+
+
+def _firing(querier: Querier, start_ms: int, end_ms: int, step_ms: int) -> Iterable[tuple[Labels, list[int]]]:
+    """The moments at which each alert fired. Raise QueryError."""
+    found: dict[Labels, list[int]] = {}
+    for low in range(start_ms, end_ms + 1, step_ms * _STEPS):
+        high = min(low + step_ms * (_STEPS - 1), end_ms)
+        result = querier.range('ALERTS{alertstate="firing"}', low, high, step_ms, _HISTORY_LIMITS)
+        for points in result.matrix():
+            found.setdefault(points.labels, []).extend(points.times_ms)
+    return found.items()
 
 
 def _spans(times_ms: Sequence[int], step_ms: float) -> list[tuple[int, int]]:
@@ -200,6 +209,7 @@ def silence_row(silence: Silence, now: float) -> dict[str, Any]:
         "reason": silence.reason,
         "created_by": silence.created_by,
         "ends_on_resolve": silence.ends_on_resolve,
+        "is_recurring": bool(silence.windows),
         "left": format_duration(max(0.0, float(round(silence.ends_at - now)))),
     }
 

@@ -368,6 +368,7 @@ class Daemon:
             "drain": self._on_drain,
             "purge": self._on_purge,
             "history": self._on_history,
+            "history_write": self._on_history_write,
             "backup_run": partial(self._on_backup, "backup_run"),
             "backup_list": partial(self._on_backup, "backup_list"),
             **self._alert_commands.by_name(),
@@ -402,6 +403,11 @@ class Daemon:
         if self._history is None:
             raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
         return await self._history.look()
+
+    async def _on_history_write(self, _: Mapping[str, Any]) -> Any:
+        if self._history is None:
+            raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
+        return await self._history.write()
 
     async def _on_backup(self, command: str, request: Mapping[str, Any]) -> Any:
         if self._backups is None:

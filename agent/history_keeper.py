@@ -110,6 +110,11 @@ class HistoryKeeper:
         await self._call(self._look, _WRITE_TIMEOUT_S)
         return self._summary
 
+    async def write(self) -> dict[str, Any]:
+        """Put everything new on disk now, for a command that reads the file."""
+        await self._call(self._write, _WRITE_TIMEOUT_S)
+        return self._summary
+
     def summary(self) -> dict[str, Any]:
         """The state as of the last write, for /health: costs nothing."""
         return self._summary

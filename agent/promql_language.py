@@ -5,7 +5,17 @@ from __future__ import annotations
 from agent.core.labels import Labels, labels_of
 from agent.core.query import ParseError
 from alerting.expressions import Expression, Input
-from sinks.history.promql.ast import COMPARISONS, Binary, Call, Expr, NumberLiteral, VectorSelector, children, walk
+from sinks.history.promql.ast import (
+    COMPARISONS,
+    Binary,
+    Call,
+    Expr,
+    NumberLiteral,
+    Paren,
+    Unary,
+    VectorSelector,
+    walk,
+)
 from sinks.history.promql.parser import parse
 from sinks.history.promql.selectors import selectors
 from sinks.history.promql.unparse import unparse
@@ -44,11 +54,38 @@ def _spans_of_absence(node: Expr) -> list[tuple[int, int]]:
 
 
 def _thresholds(node: Expr) -> tuple[tuple[int, int], ...]:
-    """Where numbers stand that something else is compared with, in the order of the text."""
-    found = []
-    for one in walk(node):
-        if isinstance(one, Binary) and one.op in COMPARISONS:
-            sides = [side for side in children(one) if isinstance(side, NumberLiteral)]
-            if len(sides) == 1:
-                found.append((sides[0].start, sides[0].end))
-    return tuple(sorted(found))
+    """Where the numbers stand that something else is compared with: the leading one, else all in the text's order.
+
+    `100 * a / b > 90 and on () c == 0` is about 90; what stands behind `and` only narrows it down.
+    """
+    leading = _leading(node)
+    if leading is not None:
+        return ((leading.start, leading.end),)
+    numbers = [_compared(one) for one in walk(node) if isinstance(one, Binary)]
+    return tuple(sorted((one.start, one.end) for one in numbers if one is not None))
+
+
+def _leading(node: Expr) -> Expr | None:
+    """The number of the first comparison from the top that all of the result has passed; None where there is none."""
+    while True:
+        match node:
+            case Paren():
+                node = node.expr
+            case Binary() if node.op in COMPARISONS:
+                return _compared(node)
+            case Binary() if node.op != "or":
+                node = node.lhs
+            case _:
+                return None
+
+
+def _compared(node: Binary) -> Expr | None:
+    """The constant side of a comparison; None where both sides are, or neither is."""
+    if node.op not in COMPARISONS:
+        return None
+    sides = [side for side in (node.lhs, node.rhs) if _is_constant(side)]
+    return sides[0] if len(sides) == 1 else None
+
+
+def _is_constant(node: Expr) -> bool:
+    return all(isinstance(one, NumberLiteral | Binary | Paren | Unary) for one in walk(node))

@@ -29,7 +29,8 @@ class Input:
 class Expression:
     """A text that is a query. `canonical` is the same in one spacing.
 
-    `thresholds`: where the numbers stand that something is compared with, as (start, end) in `text`.
+    `thresholds`: where the numbers stand that something is compared with, as (start, end) in `text`; the leading one
+    alone where there is one.
     """
 
     text: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
 from functools import cache
 from typing import Any
@@ -137,6 +137,31 @@ def parse_interval(raw: Mapping[str, Any], where: str) -> TimeInterval:
         years=_spans(raw, "years", where, (), (1, 9999)),
         zone=zone,
     )
+
+
+def recurring(between: Sequence[str], weekdays: Sequence[str], zone: str) -> list[TimeInterval]:
+    """Parts of the day such as `22:00-06:00`, on some days or all: what goes past midnight began the day before.
+
+    Raise ValueError.
+    """
+    days = parse_interval({"weekdays": weekdays, "location": zone}, "windows")
+    found = []
+    for text in between:
+        first, dash, last = text.partition("-")
+        if not dash:
+            raise ValueError(f"{text!r} is no part of a day; write it like 22:00-06:00")
+        start, end = parse_wall_time(first.strip(), repr(text)), parse_wall_time(last.strip(), repr(text))
+        if start < end:
+            found.append(replace(days, minutes=((start, end),)))
+            continue
+        found.append(replace(days, minutes=((start, 1440),)))
+        if end:
+            found.append(replace(days, minutes=((0, end),), weekdays=_a_day_later(days.weekdays)))
+    return found or ([days] if weekdays else [])
+
+
+def _a_day_later(weekdays: tuple[Span, ...]) -> tuple[Span, ...]:
+    return tuple(((day + 1) % 7, (day + 1) % 7) for start, end in weekdays for day in range(start, end + 1))
 
 
 def _times(raw: object, where: str) -> Span:

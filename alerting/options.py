@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from agent.core.options import option
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
+from alerting.default_inhibitions import default_inhibitions
 from alerting.desk import NOBODY, Policy
 from alerting.flap import FlapPolicy
 from alerting.inhibition import parse_inhibit_rule
@@ -178,7 +179,9 @@ class AlertingOptions:
     route: RouteOptions = option(
         RouteOptions, "Who is told what. Without a receiver here the only receiver gets everything, critical at once."
     )
-    inhibit_rules: list[InhibitOptions] = option(list, "Alerts that keep others quiet.")
+    inhibit_rules: list[InhibitOptions] = option(
+        list, "Alerts that keep others quiet, besides those of the rules that come with the agent."
+    )
     time_intervals: dict[str, list[TimeIntervalOptions]] = option(
         dict, "Named time intervals.", example="{night: [{times: [{start_time: '22:00', end_time: '24:00'}]}]}"
     )
@@ -199,16 +202,20 @@ class AlertingOptions:
         except ValueError as error:
             if self.timezone != "Local":  # a host may have no /etc/localtime
                 raise ValueError(f"timezone: {error}") from error
-        rules = [
+        inhibitions = [
             {"source_matchers": one.source_matchers, "target_matchers": one.target_matchers, "equal": one.equal}
             for one in self.inhibit_rules
         ]
+        of_defaults = default_inhibitions() if self.rules.defaults else ()
         flap = self.flapping
         root = self._root(notifiers, intervals)
         return Policy(
             root=root,
             notifiers=notifiers,
-            inhibit_rules=tuple(parse_inhibit_rule(one, f"inhibit_rules[{at}]") for at, one in enumerate(rules)),
+            inhibit_rules=(
+                *(parse_inhibit_rule(one, f"inhibit_rules[{at}]") for at, one in enumerate(inhibitions)),
+                *of_defaults,
+            ),
             intervals=intervals,
             flap=FlapPolicy(flap.changes, flap.window, flap.first_hold, flap.longest_hold),
             outbox=self.outbox,

@@ -20,8 +20,8 @@ from agent.core.errors import Rejected, Retryable
 from agent.core.options import option
 from agent.core.units import Seconds, format_duration
 from alerting.grouping import Decision
-from alerting.notify.merge import SUMMARY_KEY, merged, summary
-from alerting.notify.message import Notification, Notifier, SentReceipt
+from alerting.notify.merge import merged, summary
+from alerting.notify.message import SUMMARY_KEY, Notification, Notifier, SentReceipt
 
 T = TypeVar("T")
 

@@ -37,7 +37,7 @@ class RuleOverride:
     enabled: bool = option(True, "False leaves the rule out.")
     expr: str = option("", "Another query in place of the rule's.")
     threshold: float | None = option(
-        None, "Another number to compare with; for a query that compares with one number.", example="90"
+        None, "Another number to compare with, in place of the first one of the query.", example="90"
     )
     for_: Seconds | None = option(None, "How long the query must yield something before the alert fires.", minimum=0)
     keep_firing_for: Seconds | None = option(None, "How long the alert goes on when the query has stopped.", minimum=0)

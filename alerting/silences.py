@@ -54,6 +54,11 @@ class Silence:
         """Is this alert one of those it mutes?"""
         return select(labels, self.matchers)
 
+    def overlaps(self, other: Silence) -> bool:
+        """Does it mute the same alerts at a time when the other does, as far as matchers and ends tell?"""
+        is_same = sorted(map(str, self.matchers)) == sorted(map(str, other.matchers))
+        return is_same and self.starts_at < other.ends_at and other.starts_at < self.ends_at
+
 
 class SilenceRow(TypedDict):
     """A silence in plain values, as JSON keeps it."""

@@ -116,6 +116,9 @@ def history(config: str | None, state_dir: str | None, as_json: bool, since: flo
 @click.option("-m", "--reason", required=True, metavar="TEXT", help="Why; whoever wonders reads it.")
 @click.option("--starts-in", default="0s", show_default=True, metavar="DURATION", help="When it begins.")
 @click.option("--until-resolved", is_flag=True, help="Let it end as soon as what it silenced is over.")
+@click.option("--between", multiple=True, metavar="HH:MM-HH:MM", help="Only at this part of each day; may be repeated.")
+@click.option("--on", "weekdays", multiple=True, metavar="DAY", help="Only on friday, monday:friday; may be repeated.")
+@click.option("--timezone", metavar="ZONE", help="Of --between and --on; this host's where it is not said.")
 @_config
 @_state_dir
 @_json
@@ -125,6 +128,9 @@ def silence(
     reason: str,
     starts_in: str,
     until_resolved: bool,
+    between: tuple[str, ...],
+    weekdays: tuple[str, ...],
+    timezone: str | None,
     config: str | None,
     state_dir: str | None,
     as_json: bool,
@@ -136,14 +142,18 @@ def silence(
     """
     found = ask_agent(
         "silence", config=config, state_dir=state_dir, duration=duration, matchers=list(matchers), reason=reason,
-        starts_in=starts_in, until_resolved=until_resolved, created_by=_user(),
+        starts_in=starts_in, until_resolved=until_resolved, created_by=_user(), between=list(between),
+        weekdays=list(weekdays), timezone=timezone,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
         count = found["matching"]
         now = f"{count} alert{'' if count == 1 else 's'} now" if count else "no alert now"
-        click.echo(f"{found['id']}: {found['matchers']} until {_time(found['ends_at'])}; it matches {now}")
+        again = ", again and again" if found["is_recurring"] else ""
+        click.echo(f"{found['id']}: {found['matchers']} until {_time(found['ends_at'])}{again}; it matches {now}")
+        for other in found["overlapping"]:
+            click.echo(f"note: {other['id']} silences the same until {_time(other['ends_at'])}", err=True)
 
 
 @click.command()
@@ -164,7 +174,8 @@ def silences(config: str | None, state_dir: str | None, as_json: bool, with_expi
         for each in found:
             state = Text(each["state"], style=_COLOURS.get(each["state"], "yellow"))
             texts = (Text(each["matchers"]), Text(each["reason"]), Text(each["created_by"]))
-            table.add_row(each["id"], state, f"{_time(each['ends_at'])} ({each['left']})", *texts)
+            ends = f"{_time(each['ends_at'])} ({each['left']})"
+            table.add_row(each["id"], state, f"{ends}, recurring" if each["is_recurring"] else ends, *texts)
         Console().print(table)
 
 

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from alerting.outbox import Claimed, attempt
 _ASK_ALERTS = "Where shall alerts go? (mail address, web address of a channel, or empty for nowhere)"
 _ASK_INFLUX = "Where is InfluxDB? (http://host:8086/org/bucket, or empty for none)"
 _ASK_BACKUP = "What shall be backed up? (directories with spaces between, or empty for nothing)"
+_ASK_TARGET = "Where shall the copies be kept? (a directory, best on another disk)"
 _SECRET_MODE = 0o640  # the agent's group may read it
 _WEBHOOK_HOSTS = (("hooks.slack.com", "slack"), ("discord.com", "discord"), ("discordapp.com", "discord"))
 _MAIL = re.compile(r"[^@\s/:]+@[^@\s/]+\.[^@\s/]+")
@@ -64,9 +65,9 @@ def init(
     written = f"# Written by `vigilhost init` on {time.strftime('%Y-%m-%d')}"
     files = Files([f"{written}; `vigilhost config sample` prints every option."])
     try:
-        _alerts(_answer(alerts, _ASK_ALERTS), mail_server, files)
-        _influxdb(_answer(influxdb, _ASK_INFLUX), influxdb_token, files)
-        _backup(_answer(backup, _ASK_BACKUP), backup_to, files)
+        _ask(alerts, _ASK_ALERTS, lambda where: _alerts(where, mail_server, files))
+        _ask(influxdb, _ASK_INFLUX, lambda where: _influxdb(where, influxdb_token, files))
+        _ask(backup, _ASK_BACKUP, lambda what: _backup(what, backup_to, files))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     _write(config, files)
@@ -81,9 +82,18 @@ def init(
     click.echo("next: `vigilhost run`, or `systemctl enable --now vigilhost`")
 
 
-def _answer(given: str | None, question: str) -> str:
-    """What an option says; otherwise a person is asked."""
-    return given.strip() if given is not None else str(click.prompt(question, default="", show_default=False)).strip()
+def _ask(given: str | None, question: str, use: Callable[[str], None]) -> None:
+    """Use what an option says, else what a person answers, who may try again. Raise ValueError for the option."""
+    if given is not None:
+        use(given.strip())
+        return
+    while True:
+        try:
+            use(str(click.prompt(question, default="", show_default=False)).strip())
+        except ValueError as error:
+            click.echo(f"{error}", err=True)
+        else:
+            return
 
 
 def _alerts(where: str, mail_server: str, files: Files) -> None:
@@ -157,7 +167,10 @@ def _backup(what: str, to: str | None, files: Files) -> None:
     for path in paths:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} is not an absolute path; begin it with /")
-    to = _answer(to, "Where shall the copies be kept? (a directory, best on another disk)")
+    _ask(to, _ASK_TARGET, lambda where: _job(paths, where, files))
+
+
+def _job(paths: list[str], to: str, files: Files) -> None:
     if not to.startswith("/"):
         raise ValueError(f"{to!r} is not an absolute path; begin it with /")
     files.jobs["backup.d/files.yaml"] = "\n".join([

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from datetime import datetime
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agent.cli.agent_socket import ask_agent
@@ -55,15 +56,16 @@ def list_rules(config: str | None, state_dir: str | None, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        table = Table("rule", "state", "health", "series", "took", "from", box=None, header_style="bold")
+        name = Column("rule", overflow="fold")  # it is what people copy
+        table = Table(name, "state", "health", "series", "took", "from", box=None, header_style="bold")
         for each in found["rules"]:
             health = Text(each["health"], style=_COLOURS.get(each["health"], "dim"))
             health.append(f": {each['error'] or each['remark']}" if each["error"] or each["remark"] else "")
             health.append(" (no data)" if each["is_blind"] else "", style="yellow")
             state = Text(each["state"] if each["type"] == "alerting" else "", style=_COLOURS.get(each["state"], ""))
             took = f"{each['seconds'] * 1000:.1f} ms"
-            name, place = Text(f"{each['group']}/{each['name']}"), Text(os.path.basename(each["place"]), style="dim")
-            table.add_row(name, state, health, str(each["samples"]), took, place)
+            place = Text(os.path.basename(each["place"]), style="dim")
+            table.add_row(Text(f"{each['group']}/{each['name']}"), state, health, str(each["samples"]), took, place)
         Console().print(table)
         for problem in found["left_out"]:
             click.echo(f"left out: {problem}", err=True)
@@ -84,8 +86,10 @@ def check(files: tuple[str, ...], config: str | None, state_dir: str | None) -> 
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     history = _history(config, state_dir, must=False)
-    if history is not None:
-        now_ms = time.time_ns() // 1_000_000
+    now_ms = time.time_ns() // 1_000_000
+    if history is None or not KnownSeries(history, 0, now_ms).metrics():
+        click.echo("there is no history here yet, so whether the series exist is not known", err=True)
+    else:
         for missing in missing_series(found.groups, KnownSeries(history, now_ms - _LOOK_BACK_MS, now_ms)):
             click.echo(f"no data: {missing}", err=True)
     count = sum(1 for _ in found.rules())
@@ -153,7 +157,9 @@ def _read(files: Sequence[str]) -> RuleSet:
 
 
 def _history(config: str | None, state_dir: str | None, *, must: bool) -> KeptHistory | None:
-    """The history on disk; None where there is none and that is no mistake."""
+    """The history on disk, up to now where an agent runs; None where there is none and that is no mistake."""
+    with contextlib.suppress(click.ClickException):  # nobody runs, or not for this user: then it is as old as it is
+        ask_agent("history_write", config=config, state_dir=state_dir)
     directory = state_dir or load_or_exit(config).settings.state_dir
     try:
         return KeptHistory(os.path.join(directory, "history"))

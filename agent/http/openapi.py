@@ -111,6 +111,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
 
 _STATUS_TEXTS: Final[Mapping[int, str]] = {
     200: "The answer.",
+    307: "It is under another path.",
     400: "Something about the request is wrong; `error` says what.",
     401: "A token is needed.",
     403: "This token does not allow it.",

@@ -15,7 +15,7 @@ from agent.core.errors import Rejected, Retryable
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
-from alerting.notify import render
+from alerting.notify import mail_page, render
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_TEXT = 200_000
@@ -113,6 +113,14 @@ class Email:
         message["References"] = thread
         message["Auto-Submitted"] = "auto-generated"
         message["X-Auto-Response-Suppress"] = "All"
-        message.set_content(render.text(notification, _LONGEST_TEXT) + f"\n\n-- \nWhy now: {notification.reason}")
-        message.add_alternative(render.html_page(notification), subtype="html")
+        message.set_content(_text(notification))
+        message.add_alternative(mail_page.page(notification), subtype="html")
         return message
+
+
+def _text(notification: Notification) -> str:
+    """What the page says, for those who read text."""
+    footer = [f"Why now: {notification.reason}"]
+    if command := render.silence_command(notification):
+        footer.append(f"To be told no more for two hours: {command}")
+    return "\n".join([render.text(notification, _LONGEST_TEXT), "", "-- ", *footer, notification.external_url]).rstrip()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from alerting.notify.message import Alert, DigestEntry, Notification
+from alerting.notify.message import SUMMARY_KEY, Alert, DigestEntry, Notification
 
-SUMMARY_KEY = "summary"  # the group key of a message about many groups
 _MOST_ALERTS = 200  # in one
 
 

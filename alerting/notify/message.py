@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Final, Literal, Protocol, TypeAlias
 
 from agent.core.labels import Labels, quote, value_of
 
 State: TypeAlias = Literal["firing", "resolved"]
+
+SUMMARY_KEY: Final = "summary"  # the group key of a message about many groups
 
 _FNV_OFFSET = 14695981039346656037
 _FNV_PRIME = 1099511628211

@@ -1,25 +1,26 @@
-"""A notification in words: title, plain text, HTML, and how a text that is too long is cut.
+"""A notification in words: title, plain text, and how a text that is too long is cut.
 
 Whole alerts are left out, and counted, before a sentence is cut in two.
 """
 
 from __future__ import annotations
 
-import html
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from math import isfinite
 
-from agent.core.labels import Labels, value_of
+from agent.core.labels import Labels, keep, quote, value_of
 from agent.core.units import format_duration
 from alerting.intervals import find_zone
-from alerting.notify.message import Alert, DigestEntry, Notification
+from alerting.notify.message import SUMMARY_KEY, Alert, DigestEntry, Notification, common
 
 _SAID_FIRST = ("summary", "message", "description")  # annotations that need no name in front
-_MOST_ALERTS = 100  # shown one by one in mail; a person reads no more
 _LONGEST_TITLE = 200
-_RED, _GREEN, _AMBER, _GREY = "#c0392b", "#1e8449", "#b9770e", "#5d6d7e"
+_GAP = "\n\n"  # between two paragraphs
+_ELLIPSIS = "…"
+_PLAIN = re.compile(r"[\w.:/-]+", re.ASCII)  # needs no quotes in a matcher
 
 
 def title(notification: Notification) -> str:
@@ -48,8 +49,9 @@ def _digest_title(notification: Notification) -> str:
 
 def text(notification: Notification, limit: int | None = None, length: Callable[[str], int] = len) -> str:
     """For people, in plain text, at most `limit` long as `length` counts."""
-    blocks = digest_blocks(notification) if notification.kind == "digest" else alert_blocks(notification)
-    return fit(blocks, limit, length, already_missing=notification.truncated_alerts)
+    if notification.kind == "digest":
+        return _digest_text(notification, limit, length)
+    return fit(alert_blocks(notification), limit, length, already_missing=notification.truncated_alerts)
 
 
 def alert_blocks(notification: Notification) -> list[str]:
@@ -143,11 +145,43 @@ def digest_blocks(notification: Notification) -> list[str]:
     return blocks or ["Nothing happened."]
 
 
+def _digest_text(notification: Notification, limit: int | None, length: Callable[[str], int]) -> str:
+    """Where all of it does not go into the limit, each part loses lines of its own: the longest ones most."""
+    parts = [block.splitlines() for block in digest_blocks(notification)]
+    if notification.truncated_alerts:
+        parts.append([more_line(notification.truncated_alerts)])
+    whole = _GAP.join("\n".join(lines) for lines in parts)
+    if limit is None or length(whole) <= limit:
+        return whole
+    room = limit - length(_GAP) * (len(parts) - 1)
+    if room < length(more_line(len(whole))) * len(parts):
+        return shorten(whole, limit, length)
+    fitted: dict[int, str] = {}
+    for at in sorted(range(len(parts)), key=lambda at: sum(map(length, parts[at]))):
+        fitted[at] = fit(parts[at], room // (len(parts) - len(fitted)), length, gap="\n")
+        room -= length(fitted[at])
+    return _GAP.join(fitted[at] for at in range(len(parts)))
+
+
 def entry_line(entry: DigestEntry, notification: Notification) -> str:
     """One alert of a digest in one line."""
+    return f"- {entry.alert.name}: {headline(entry.alert)} ({entry_times(entry, notification)})"
+
+
+def entry_times(entry: DigestEntry, notification: Notification) -> str:
+    """Since when, how often, and whether it flaps."""
     times = f", fired {entry.fired} times" if entry.fired > 1 else ""
     flapping = ", flapping" if entry.alert.is_flapping else ""
-    return f"- {entry.alert.name}: {headline(entry.alert)} ({since(entry.alert, notification)}{times}{flapping})"
+    return f"{since(entry.alert, notification)}{times}{flapping}"
+
+
+def silence_command(notification: Notification) -> str:
+    """What silences the firing alerts of the message, for people to copy; "" where there is nothing to silence."""
+    if notification.kind != "alerts" or not notification.firing or notification.group_key == SUMMARY_KEY:
+        return ""
+    shared = keep(common(one.labels for one in notification.firing), ("alertname", "instance"))
+    matchers = [shlex.quote(f"{name}={value if _PLAIN.fullmatch(value) else quote(value)}") for name, value in shared]
+    return f"vigilhost silence 2h {' '.join(matchers)} -m 'why'" if matchers else ""
 
 
 # Cutting.
@@ -167,10 +201,13 @@ def shorten(words: str, limit: int, length: Callable[[str], int] = len) -> str:
     """At most `limit` long; a text that is cut ends in an ellipsis."""
     if length(words) <= limit:
         return words
-    cut = words[: max(0, limit - 1)]
-    while cut and length(cut) > limit - 1:
+    room = limit - length(_ELLIPSIS)
+    if room < 0:
+        return ""
+    cut = words[:room]
+    while cut and length(cut) > room:
         cut = cut[:-1]
-    return cut.rstrip() + "…" if limit > 0 else ""
+    return cut.rstrip() + _ELLIPSIS
 
 
 def fit(
@@ -178,13 +215,13 @@ def fit(
     limit: int | None,
     length: Callable[[str], int] = len,
     already_missing: int = 0,
-    gap: str = "\n\n",
+    gap: str = _GAP,
 ) -> str:
     """Blocks one below the other, as many as go into `limit`; the last line says how many are missing."""
     whole = gap.join(blocks)
     if limit is None or (not already_missing and length(whole) <= limit):
-        return gap.join([*blocks, _missing(already_missing)]) if already_missing else whole
-    room = limit - length(gap) - length(_missing(len(blocks) + already_missing))
+        return gap.join([*blocks, more_line(already_missing)]) if already_missing else whole
+    room = limit - length(gap) - length(more_line(len(blocks) + already_missing))
     shown: list[str] = []
     used = 0
     for block in blocks:
@@ -197,77 +234,9 @@ def fit(
         only = len(blocks) == 1 and not already_missing
         shown = [shorten(blocks[0], limit if only else room, length)]
     missing = len(blocks) - len(shown) + already_missing
-    return gap.join([one for one in shown if one] + ([_missing(missing)] if missing else []))
+    return gap.join([one for one in shown if one] + ([more_line(missing)] if missing else []))
 
 
-def _missing(count: int) -> str:
+def more_line(count: int) -> str:
+    """The line about what was left out."""
     return f"... and {count} more"
-
-
-# HTML, for mail.
-
-
-def html_page(notification: Notification) -> str:
-    """A page that mail programs show alike: tables and inline styles only, everything escaped."""
-    body = _html_digest(notification) if notification.kind == "digest" else _html_alerts(notification)
-    color = _GREY if notification.kind == "digest" else _RED if notification.status == "firing" else _GREEN
-    link = _html_link(notification.external_url, "open Vigilhost")
-    reason = (
-        f'<p style="color:{_GREY};font-size:12px">Why now: {_escape(notification.reason)}{link and " · " + link}</p>'
-    )
-    return (
-        '<!DOCTYPE html><html><head><meta charset="utf-8"></head>'
-        '<body style="font-family:sans-serif;font-size:14px;color:#222;margin:0;padding:16px">'
-        f'<h2 style="color:{color};font-size:18px;margin:0 0 12px">{_escape(title(notification))}</h2>'
-        f"{body}{reason}</body></html>"
-    )
-
-
-def _html_alerts(notification: Notification) -> str:
-    alerts = (*notification.firing, *notification.resolved)
-    missing = len(alerts) - _MOST_ALERTS if len(alerts) > _MOST_ALERTS else 0
-    missing += notification.truncated_alerts
-    cards = "".join(_html_alert(alert, notification) for alert in alerts[:_MOST_ALERTS])
-    return cards + (f"<p>{_missing(missing)}</p>" if missing else "")
-
-
-def _html_alert(alert: Alert, notification: Notification) -> str:
-    color = _AMBER if alert.is_flapping else _RED if alert.is_firing else _GREEN
-    said = "".join(f"<p style='margin:4px 0;white-space:pre-wrap'>{_escape(one)}</p>" for one in sayings(alert)[1:])
-    labels = " ".join(
-        f'<span style="background:#eef1f4;padding:1px 5px;border-radius:3px">{_escape(name)}={_escape(value)}</span>'
-        for name, value in told_labels(alert)
-    )
-    rows = "".join(
-        f'<tr><td style="color:{_GREY};padding-right:8px;vertical-align:top">{_escape(name)}</td>'
-        f'<td style="white-space:pre-wrap">{_html_link(value, value) or _escape(value)}</td></tr>'
-        for name, value in other_annotations(alert)
-    )
-    return (
-        f'<div style="border-left:4px solid {color};padding:4px 12px;margin:0 0 16px">'
-        f'<b style="color:{color}">{_escape(state_word(alert))}</b> <b>{_escape(headline(alert))}</b>{said}'
-        f'<p style="margin:4px 0;color:{_GREY}">{_escape(since(alert, notification))}</p>'
-        f'<p style="margin:4px 0;line-height:1.8">{labels}</p>'
-        f"{rows and f'<table style=font-size:13px>{rows}</table>'}"
-        f"{_html_link(alert.generator_url, 'show the query')}</div>"
-    )
-
-
-def _html_digest(notification: Notification) -> str:
-    parts = []
-    for block in digest_blocks(notification):
-        head, *lines = block.splitlines()
-        items = "".join(f"<li>{_escape(line.removeprefix('- '))}</li>" for line in lines)
-        parts.append(f"<h3 style='font-size:15px;margin:12px 0 4px'>{_escape(head)}</h3><ul>{items}</ul>")
-    return "".join(parts)
-
-
-def _html_link(url: str, shown: str) -> str:
-    """A link where the text is an http address; else nothing (other schemes could run a script)."""
-    if not re.match(r"https?://[^\s\"'<>]+$", url):
-        return ""
-    return f'<a href="{_escape(url)}">{_escape(shown)}</a>'
-
-
-def _escape(words: str) -> str:
-    return html.escape(words, quote=True)

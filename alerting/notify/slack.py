@@ -1,6 +1,8 @@
 """Slack: an incoming webhook, or a bot whose message is kept up to date and turns green when all is over.
 
-Limits (Slack's reference): header 150 characters, section 3,000, 50 blocks, one message a second and channel.
+Limits (Slack's reference): header 150 characters, section 3,000, 50 blocks, one message a second and channel. Not in
+the reference: all blocks together beyond some 13,000 characters are refused as msg_blocks_too_long (slackapi/bolt-js
+issue 2509).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _MOST_SECTIONS = 40
 _REST_S = 1.0
 _LONGEST_SECTION = 3000
 _LONGEST_HEADER = 150
+_LONGEST_MESSAGE = 10_000  # of all sections together
 _PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable",
                       "request_timeout"})  # fmt: skip
 _GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
@@ -91,15 +94,27 @@ class Slack:
 def slack_message(notification: Notification) -> dict[str, Any]:
     """Title as the text of the notice, and a coloured attachment with one section an alert."""
     title = render.title(notification)
-    blocks = render.digest_blocks if notification.kind == "digest" else render.alert_blocks
-    sections = blocks(notification)
-    missing = max(0, len(sections) - _MOST_SECTIONS) + notification.truncated_alerts
-    shown = [_section(escape(section)) for section in sections[:_MOST_SECTIONS]]
+    sections = _digest(notification) if notification.kind == "digest" else render.alert_blocks(notification)
+    shown: list[dict[str, Any]] = []
+    room = _LONGEST_MESSAGE
+    for section in sections[:_MOST_SECTIONS]:
+        block = _section(escape(section))
+        room -= len(block["text"]["text"])
+        if room < 0:
+            break
+        shown.append(block)
+    missing = len(sections) - len(shown) + notification.truncated_alerts
     if missing:
         shown.append(_section(f"... and {missing} more"))
     header = {"type": "header", "text": {"type": "plain_text", "text": render.shorten(title, _LONGEST_HEADER)}}
     color = "#808b96" if notification.kind == "digest" else "#c0392b" if notification.status == "firing" else "#1e8449"
     return {"text": escape(title), "attachments": [{"color": color, "blocks": [header, *shown]}]}
+
+
+def _digest(notification: Notification) -> list[str]:
+    """Each part of it with as many lines as go into a section."""
+    parts = [block.splitlines() for block in render.digest_blocks(notification)]
+    return [render.fit(lines, _LONGEST_SECTION, lambda words: len(escape(words)), gap="\n") for lines in parts]
 
 
 def _section(text: str) -> dict[str, Any]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from agent.core.labels import labels_of
 from agent.promql_language import PromQL
 from agent.rule_sets import default_rule_files, load_rules, rules_directory
 from agent.rules_lab import RulesLab
+from alerting.default_inhibitions import default_inhibitions
 from alerting.dependencies import NothingKnown
 from alerting.engine import Engine
-from alerting.options import RulesOptions
+from alerting.inhibition import Inhibitor
+from alerting.notify.message import Alert
+from alerting.options import AlertingOptions, RulesOptions
 from alerting.rule_files import read_rule_files
 from alerting.rule_overrides import RuleOverride
 from alerting.rules import AlertRule, RuleGroup
@@ -163,6 +169,14 @@ def test_the_default_rules_are_read_without_a_remark() -> None:
     assert (FOUND.errors, FOUND.warnings) == ([], [])
 
 
+def test_the_default_rules_ask_for_nothing_that_would_load_re2() -> None:
+    code = (
+        "import sys; from agent.rule_sets import load_rules; from alerting.options import RulesOptions;"
+        "assert load_rules(RulesOptions(), '/nowhere').groups; sys.exit('re2' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # 3 MB
+
+
 @pytest.mark.server("promtool")
 @pytest.mark.parametrize("path", default_rule_files(), ids=lambda path: Path(path).stem)
 def test_promtool_has_nothing_against_the_default_rules(path: str) -> None:
@@ -185,6 +199,46 @@ def test_a_default_rule_says_how_bad_it_is_what_it_means_and_how_to_look(name: s
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"HostRebooted"}))
 def test_a_default_rule_does_not_flap_at_its_edge(name: str) -> None:
     assert RULES[name].keep_firing_for > 0
+
+
+# What they compare with is another series, or 0 or 1, which is no matter of taste.
+WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank"}
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - WITHOUT_THRESHOLD))
+def test_a_default_rule_takes_another_threshold(name: str) -> None:
+    found = load_rules(RulesOptions(overrides={name: RuleOverride(threshold=4711)}), "/nowhere")
+    assert (found.errors, found.warnings) == ([], [])
+    (rule,) = (rule for _, rule in found.rules() if rule.name == name)
+    assert rule.expression.text.count("4711") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HostDiskFull", "100 * (1 - node_filesystem_avail_bytes"),
+        ("HostNetworkErrors", "> 10) > 4711"),
+        ("BackupNotVerified", "> 0) > 4711"),
+        ("HostClockOff", "abs(node_timex_offset_seconds) > 4711"),
+    ],
+)
+def test_the_threshold_is_the_number_that_the_rule_is_about(name: str, text: str) -> None:
+    found = load_rules(RulesOptions(overrides={name: RuleOverride(threshold=4711)}), "/nowhere")
+    (rule,) = (rule for _, rule in found.rules() if rule.name == name)
+    assert text in rule.expression.text
+    assert "== 4711" not in rule.expression.text
+
+
+def test_a_graver_default_rule_keeps_the_milder_one_quiet() -> None:
+    rules = default_inhibitions()
+    names = {matcher.value for rule in rules for matcher in (*rule.source, *rule.target)}
+    assert names <= RULES.keys()
+    root = {"instance": "h", "mountpoint": "/"}
+    inhibitor = Inhibitor(rules, [Alert(labels_of({"alertname": "HostDiskFullCritical", **root}))])
+    assert inhibitor.source_of(labels_of({"alertname": "HostDiskFull", **root}))
+    assert not inhibitor.source_of(labels_of({"alertname": "HostDiskFull", **root, "mountpoint": "/srv"}))
+    assert AlertingOptions().policy().inhibit_rules == rules
+    assert AlertingOptions(rules=RulesOptions(defaults=False)).policy().inhibit_rules == ()
 
 
 def test_a_default_rule_is_adjusted_from_a_drop_in_and_rules_d_adds_to_them(tmp_path: Path) -> None:

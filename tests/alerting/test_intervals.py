@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from alerting.intervals import TimeInterval, at_wall_time, contains, next_change, parse_interval
+from alerting.intervals import TimeInterval, at_wall_time, contains, next_change, parse_interval, recurring
 from tests.alerting.pictures import at
 
 OFFICE = {"times": [{"start_time": "09:00", "end_time": "17:30"}], "weekdays": ["monday:friday"]}
@@ -50,6 +50,43 @@ def test_local_is_the_zone_of_this_host() -> None:
     midnight = time.mktime((2024, 5, 1, 0, 0, 0, 0, 0, -1))
     night = parse_interval({"times": [{"start_time": "00:00", "end_time": "01:00"}], "location": "Local"}, "x")
     assert (night.contains(midnight), night.contains(midnight - 60)) == (True, False)
+
+
+# Friday 2024-05-03; what begins on a Friday evening goes on into Saturday
+RECURRING = [
+    (["22:00-06:00"], ["friday"], "2024-05-03 23:00", True, "the evening of the day"),
+    (["22:00-06:00"], ["friday"], "2024-05-04 05:59", True, "the night that began on the day"),
+    (["22:00-06:00"], ["friday"], "2024-05-04 06:00", False, "its end"),
+    (["22:00-06:00"], ["friday"], "2024-05-03 05:00", False, "the night that began the day before"),
+    (["22:00-06:00"], ["saturday"], "2024-05-05 05:00", True, "Saturday night ends on Sunday, the first day"),
+    (["22:00-24:00"], [], "2024-05-03 23:59", True, "any day"),
+    (["22:00-00:00"], [], "2024-05-04 00:00", False, "midnight is the end"),
+    (["12:00-13:00", "02:00-03:00"], [], "2024-05-03 02:30", True, "one of several parts"),
+    ([], ["monday:friday"], "2024-05-03 12:00", True, "whole days"),
+    ([], ["monday:friday"], "2024-05-04 12:00", False, "other days"),
+]
+
+
+@pytest.mark.parametrize(("between", "days", "moment", "expected", "why"), RECURRING, ids=[row[4] for row in RECURRING])
+def test_a_part_of_the_day_comes_again(
+    between: list[str], days: list[str], moment: str, expected: bool, why: str
+) -> None:
+    windows = recurring(between, days, "Europe/Berlin")
+    assert contains(windows, at(moment, "Europe/Berlin")) is expected, why
+
+
+@pytest.mark.parametrize(
+    ("between", "days", "zone", "said"),
+    [
+        ("22:00", (), "UTC", "'22:00' is no part of a day; write it like 22:00-06:00"),
+        ("22-06", (), "UTC", "'22-06': '22' is not a time of day; write it like '09:30'"),
+        ("22:00-06:00", ("freitag",), "UTC", "'freitag' is not known; one of sunday, monday"),
+        ("22:00-06:00", (), "Berlin", "'Berlin' is not a time zone"),
+    ],
+)
+def test_a_bad_part_of_the_day_is_refused(between: str, days: tuple[str, ...], zone: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        recurring([between], days, zone)
 
 
 @pytest.mark.parametrize(

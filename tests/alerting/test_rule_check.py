@@ -74,8 +74,11 @@ def test_what_an_expression_reads() -> None:
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [("a > 5", ["5"]), ("5 < a", ["5"]), ("a > -5", ["-5"]), ("a > b", []), ("a * 5 > 1e3 and b == 2", ["1e3", "2"]),
-     ("1 > bool 2", []), ("count(a > 3) > bool 4", ["3", "4"])],
+    [("a > 5", ["5"]), ("5 < a", ["5"]), ("a > -5", ["-5"]), ("a > b", []), ("a * 5 > 1e3 and b == 2", ["1e3"]),
+     ("1 > bool 2", []), ("count(a > 3) > bool 4", ["4"]), ("time() - (a > 0) > 8 * 86400", ["8 * 86400"]),
+     ("(100 * (a / b) > 90) and on () c == 0", ["90"]), ("a / (b > 10) > 1 unless c > 2", ["1"]),
+     ("a > 1 or b > 2", ["1", "2"]), ("sum(a > 3)", ["3"]), ("(a > 1) * on () group_left () b", ["1"]),
+     ("a > b and c > 5", ["5"])],
 )  # fmt: skip
 def test_thresholds(text: str, numbers: list[str]) -> None:
     assert [text[low:high] for low, high in read(text).thresholds] == numbers

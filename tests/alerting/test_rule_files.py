@@ -181,7 +181,7 @@ groups:
     for: 5m
     labels: {severity: warning, team: ops}
     annotations: {summary: full}
-  - {alert: Two, expr: a > 1 and b < 2}
+  - {alert: Two, expr: a > 1 or b < 2}
   - {record: 'a:b', expr: a}
 """
 

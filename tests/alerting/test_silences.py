@@ -39,6 +39,13 @@ def test_of_overlapping_silences_the_one_that_lasts_longest_is_named_first() -> 
     assert [one.reason for one in silences.muting(DB1, T0)] == ["long", "short"]
 
 
+def test_silences_of_the_same_alerts_at_the_same_time_overlap() -> None:
+    one = new_silence("instance=db1,job=node", T0, T0 + HOUR, "one")
+    assert new_silence("job=node,instance=db1", T0 + 1, T0 + 2 * HOUR, "the same").overlaps(one)
+    assert not new_silence("job=node,instance=db1", T0 + HOUR, T0 + 2 * HOUR, "after it").overlaps(one)
+    assert not new_silence("instance=db1", T0, T0 + HOUR, "more").overlaps(one)
+
+
 def test_a_silence_ends_when_everything_it_muted_is_resolved() -> None:
     silences = Silences()
     silence = new_silence("alertname=DiskFull", T0, T0 + HOUR, "on it", ends_on_resolve=True)

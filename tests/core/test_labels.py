@@ -50,6 +50,7 @@ MATCHES = [
     ("=~", "(ab|c).*", "cd", True, "one of several beginnings"),
     ("=~", "(ab|c).+", "ab", False, "one of several beginnings, and nothing after it"),
     ("=~", ".+(ab|c)", "xab", True, "one of several ends"),
+    ("=~", "a|b.*", "ab", False, "the rest belongs to the last alternative"),
     ("=~", r"a\.b", "axb", False, "an escaped dot is a dot"),
     ("=~", r"a\.*", "a...", True, "an escaped dot, repeated"),
     ("=~", r"a\\.*", "a\\b", True, "an escaped backslash before the dot"),

@@ -3,92 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from agent.control import ask
+from tests.e2e.alert_site import ADMIN_TOKEN, RULES, Site, body_of, watched_queue
 from tests.servers.http_call import call
 from tests.servers.process import wait_until
-from tests.servers.scripted_http import Reply, Request, ScriptedHttp
-from tests.servers.vigilhost import Vigilhost
+from tests.servers.scripted_http import Reply, ScriptedHttp
 
-CONFIG = """\
-hostname: db1
-collectors:
-  others: false
-  textfile: {{interval: 1s, directory: {directory}}}
-alerting:
-  rules: {{interval: 1s, defaults: false}}
-  receivers:
-    ops: {{type: webhook, url: {url}/hook}}
-  outbox: {{first_retry: 500ms}}
-  route: {{receiver: ops, group_by: [alertname], group_wait: 0s}}
+ALERTING = """\
+receivers:
+  ops: {{type: webhook, url: {url}/hook}}
+outbox: {{first_retry: 500ms}}
+route: {{receiver: ops, group_by: [alertname], group_wait: 0s}}
 """
-RULES = """\
-groups:
-  - name: queue
-    rules:
-      - alert: QueueLong
-        expr: queue_length > 10
-        labels: {severity: critical}
-        annotations: {summary: "{{ $value }} wait"}
-"""
-ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
-
-
-class Site:
-    """An agent that watches one number, and who is told of it."""
-
-    def __init__(self, agent: Vigilhost, hook: ScriptedHttp, directory: Path) -> None:
-        self.agent, self.hook, self._file = agent, hook, directory / "queue.prom"
-
-    def queue(self, length: int) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"queue_length {length}\n")
-        fresh.rename(self._file)
-
-    def messages(self) -> list[str]:
-        """What arrived: the status of each message, a repeated one once."""
-        return [self._body(one)["status"] for one in self.hook.requests]
-
-    def wait_for(self, *statuses: str) -> None:
-        wait_until(lambda: self.messages() == list(statuses), f"{statuses}, heard {self.messages()}", 30.0)
-
-    def ask(self, command: str, **arguments: Any) -> Any:
-        return ask(str(self.agent.state_dir / "control.sock"), command, **arguments)
-
-    def cli(self, *words: str) -> tuple[int, str]:
-        """Exit status and output of a `vigilhost` command."""
-        argv = [sys.executable, "-m", "agent.cli.main", *words, "--state-dir", str(self.agent.state_dir)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
-        return done.returncode, done.stdout + done.stderr
-
-    @staticmethod
-    def _body(request: Request) -> dict[str, Any]:
-        found: dict[str, Any] = request.json()
-        return found
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with ScriptedHttp(Reply(200)) as hook:
-        agent = Vigilhost(CONFIG.format(directory=tmp_path, url=hook.url))
-        found = Site(agent, hook, tmp_path)
-        found.queue(1)
-        with agent:
-            rules = agent.data_dir / "rules.d"
-            rules.mkdir()
-            (rules / "queue.yaml").write_text(RULES)
-            found.ask("reload")
-            wait_until(lambda: [each["health"] for each in found.ask("rules")["rules"]] == ["ok"], "an evaluation")
-            yield found
+    with ScriptedHttp(Reply(200)) as hook, watched_queue(tmp_path, ALERTING.format(url=hook.url), hook=hook) as found:
+        yield found
 
 
 def test_a_breach_is_told_and_so_is_its_end(site: Site, record_property: pytest.RecordProperty) -> None:
@@ -144,7 +83,7 @@ def test_a_receiver_that_is_down_gets_the_present_state_when_it_is_back(site: Si
 
 
 def test_a_reload_with_a_broken_rule_keeps_the_rules_there_are(site: Site) -> None:
-    (site.agent.data_dir / "rules.d" / "queue.yaml").write_text(RULES.replace("> 10", ">> 10"))
+    site.write_rules(RULES.replace("> 10", ">> 10"))
     with pytest.raises(Exception, match=r"queue\.yaml:5: queue/QueueLong.*"):
         site.ask("reload")
     site.queue(50)
@@ -166,10 +105,11 @@ def test_the_command_line_and_http_show_the_same(site: Site) -> None:
     assert (alert["state"], alert["labels"]["alertname"], alert["value"]) == ("firing", "QueueLong", "5e+01")
     (group,) = json.loads(call(f"{site.agent.url}/api/v1/rules").text)["data"]["groups"]
     assert [(rule["name"], rule["state"], rule["health"]) for rule in group["rules"]] == [("QueueLong", "firing", "ok")]
+    link = urlsplit(body_of(site.hook.requests[0])["alerts"][0]["generatorURL"])
+    led = call(f"{site.agent.url}{link.path}?{link.query}")
+    assert (led.status, led.headers["location"]) == (307, "api/v1/query?query=queue_length+%3E+10")
     (active,) = json.loads(call(f"{site.agent.url}/api/v1/alerts/active").text)["data"]
     assert active["receivers"] == ["ops"]
-    assert call(f"{site.agent.url}/api/v1/alerts/silence?duration=2h", method="POST").status == 403
-
     status, text = site.cli("silence", "2h", "alertname=QueueLong", "-m", "moving it")
     assert (status, "it matches 1 alert now" in text) == (0, True)
     assert "moving it" in site.cli("silences")[1]
@@ -177,6 +117,7 @@ def test_the_command_line_and_http_show_the_same(site: Site) -> None:
     assert (status, "QueueLong instance=db1" in text) == (3, True)
     assert "delivered to ops" in site.cli("alerts", "log")[1]
     assert "QueueLong" in site.cli("alerts", "history", "--since", "1h", "--json")[1]
+    assert "wait" not in site.cli("alerts", "log", "--receiver", "nobody")[1]
     (silence,) = json.loads(site.cli("silences", "--json")[1])
     assert site.cli("unsilence", silence["id"])[0] == 0
     assert site.cli("unsilence", silence["id"])[0] == 1
@@ -184,3 +125,52 @@ def test_the_command_line_and_http_show_the_same(site: Site) -> None:
     assert (status, "queue/QueueLong" in text) == (0, True)
     status, text = site.cli("notify", "test", "ops")
     assert (status, "This is a test" in text) == (0, True)
+
+
+def test_over_tcp_a_silence_needs_the_admin_token(site: Site) -> None:
+    asked = {"duration": "2h", "matcher[]": "alertname=QueueLong", "reason": "over TCP", "between[]": "00:00-24:00"}
+
+    def post(**headers: str) -> int:
+        return call(f"{site.agent.url}/api/v1/alerts/silence", method="POST", params=asked, headers=headers).status
+
+    def reasons() -> list[str]:
+        return [each["reason"] for each in call(f"{site.agent.url}/api/v1/alerts/silences").json()["data"]]
+
+    assert (post(), post(Authorization="Bearer another token"), reasons()) == (401, 401, [])
+    assert (post(Authorization=f"Bearer {ADMIN_TOKEN}"), reasons()) == (200, ["over TCP"])
+
+
+def test_silences_may_come_again_and_overlap(site: Site) -> None:
+    status, text = site.cli("silence", "7d", "alertname=QueueLong", "-m", "nights", "--between", "22:00-06:00",
+                            "--on", "monday:friday", "--timezone", "Europe/Berlin")  # fmt: skip
+    assert (status, ", again and again; it matches no alert now" in text) == (0, True)
+    assert "nights" in site.cli("silences")[1]
+    status, text = site.cli("silence", "1h", "alertname=QueueLong", "-m", "now")
+    assert (status, "silences the same until" in text) == (0, True)
+    status, text = site.cli("silence", "1h", "a=b", "-m", "x", "--between", "late")
+    assert (status, "'late' is no part of a day; write it like 22:00-06:00" in text) == (1, True)
+
+
+def test_rules_are_checked_and_replayed_against_what_is_still_in_memory(site: Site, tmp_path: Path) -> None:
+    site.queue(50)
+    site.wait_for("firing")
+    rules = tmp_path / "new.yaml"
+    rules.write_text(RULES.replace("- alert: QueueLong", "- {alert: Other, expr: queue_width > 1}\n      - alert: Q"))
+    status, text = site.cli("rules", "check", str(rules))
+    assert status == 0
+    assert "queue/Other: there is no queue_width on this host" in text
+    assert "queue/Q:" not in text
+    status, text = site.cli("rules", "backtest", str(rules), "--since", "10m", "--interval", "1s", "--json")
+    assert status == 0
+    assert [each["alert"] for each in json.loads(text)] == ["Q"]
+
+
+def test_history_says_to_the_second_since_when_an_alert_fires(site: Site) -> None:
+    site.queue(50)
+    site.wait_for("firing")
+    told = datetime.fromisoformat(body_of(site.hook.requests[0])["alerts"][0]["startsAt"]).timestamp()
+    (found,) = json.loads(site.cli("alerts", "history", "--since", "1h", "--json")[1])
+    assert found["labels"]["alertname"] == "QueueLong"
+    assert found["precision_s"] == 1
+    assert abs(found["from"] - told) <= 1
+    assert found["to"] is None

@@ -82,6 +82,17 @@ def test_an_answer_that_makes_no_sense_writes_nothing(tmp_path: Path, options: t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_person_who_answers_wrongly_is_asked_again(tmp_path: Path) -> None:
+    answers = "somewhere\nops@example.com\nhttp://h:8086\n\netc\n/etc\ncopies\n/srv/copies\n"
+    done = run(tmp_path, "--no-test", answers=answers)
+    assert done.exit_code == 0, done.output
+    for said in ("'somewhere' is no mail", "'http://h:8086' is no such", "'etc' is not an", "'copies' is not an"):
+        assert said in done.output
+    assert load(str(tmp_path / "vigilhost.yaml")).settings.alerting.receivers["ops"].type == "email"
+    jobs, _ = load_jobs(str(tmp_path / "backup.d"))
+    assert jobs["files"].source["files"].options["paths"] == ["/etc"]
+
+
 def test_a_configuration_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "vigilhost.yaml").write_text("hostname: mine\n")
     done = run(tmp_path, answers="\n\n\n")

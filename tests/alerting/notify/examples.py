@@ -47,3 +47,7 @@ DIGEST = Notification(
         DigestNote(T0, False, "backup db: no space left"),
     ),
 )  # fmt: skip
+LONG_DIGEST = replace(
+    DIGEST, entries=tuple(DigestEntry(alert("HighLoad", T0, instance=f"host{index}"), fired=1) for index in range(300))
+)
+MANY = replace(FIRING, alerts=tuple(replace(DISK, labels=(("instance", f"host{index}"),)) for index in range(60)))

@@ -117,6 +117,8 @@ class SlackStub(Stub):
             blocks = attachment["blocks"]
             if len(blocks) > 50:
                 return "invalid_blocks"
+            if sum(len(block["text"]["text"]) for block in blocks) > 13_000:
+                return "msg_blocks_too_long"
             for block in blocks:
                 text, limit = block["text"]["text"], {"header": 150, "section": 3000}[block["type"]]
                 if not 1 <= len(text) <= limit:

@@ -16,10 +16,10 @@ from alerting.notify.discord import Discord
 from alerting.notify.message import Notification, Notifier
 from alerting.notify.ntfy import Ntfy
 from alerting.notify.pagerduty import PagerDuty
-from alerting.notify.slack import Slack
+from alerting.notify.slack import Slack, slack_message
 from alerting.notify.telegram import Telegram
 from alerting.notify.webhook import Webhook
-from tests.alerting.notify.examples import DIGEST, FIRING, HUGE, RESOLVED
+from tests.alerting.notify.examples import DIGEST, FIRING, HUGE, LONG_DIGEST, MANY, RESOLVED
 from tests.alerting.notify.stubs import (
     DiscordStub,
     NtfyStub,
@@ -58,7 +58,9 @@ def served(name: str) -> tuple[Any, Make]:
 
 
 @pytest.mark.parametrize(
-    "note", [FIRING, RESOLVED, HUGE, DIGEST], ids=["firing", "resolved", "huge and hostile", "digest"]
+    "note",
+    [FIRING, RESOLVED, HUGE, MANY, DIGEST, LONG_DIGEST],
+    ids=["firing", "resolved", "huge and hostile", "many", "digest", "long digest"],
 )
 def test_every_notification_keeps_within_the_services_limits(
     service: tuple[Stub, Notifier], note: Notification
@@ -150,6 +152,20 @@ def test_slacks_bot_posts_anew_when_its_message_was_deleted() -> None:
     stub, make = served("slack bot")
     with stub.serving():
         assert make(stub.url).send(RESOLVED, "C1 1.0").provider_id == "C1 1700000000.000000"
+
+
+def test_slack_leaves_out_whole_alerts_and_whole_lines_and_counts_them() -> None:
+    def texts(note: Notification) -> list[str]:
+        (attachment,) = slack_message(note)["attachments"]
+        return [block["text"]["text"] for block in attachment["blocks"]]
+
+    *alerts, last = texts(MANY)[1:]
+    assert all(text.startswith("FIRING: /var/lib on db1") for text in alerts)
+    assert last == f"... and {60 - len(alerts)} more"
+    assert len(alerts) > 20
+    lines = texts(LONG_DIGEST)[1].splitlines()
+    assert lines[-1] == f"... and {300 + 1 - len(lines[:-1])} more"
+    assert lines[-2].endswith(")")
 
 
 @pytest.mark.parametrize(("error", "kind"), [("ratelimited", Retryable), ("channel_not_found", Rejected)])

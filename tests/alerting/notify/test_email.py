@@ -167,7 +167,8 @@ def test_a_mail_has_a_text_and_a_page_and_its_headers() -> None:
     assert text is not None
     assert page is not None
     assert "FIRING: /var/lib on db1 is 97% full" in text.get_content()
-    assert "<b>/var/lib on db1 is 97% full</b>" in page.get_content()
+    assert "-- \nWhy now: 2 new\nTo be told no more" in text.get_content().replace("\r\n", "\n")
+    assert ">/var/lib on db1 is 97% full</div>" in page.get_content()
 
 
 def test_mails_of_one_group_and_day_are_one_thread() -> None:

@@ -6,6 +6,7 @@ import struct
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +18,7 @@ from agent.core.model import Group, Tag, Tick, counter, gauge
 from sinks.history.columns import ABSENT_BYTES
 from sinks.history.history import History
 from sinks.history.promql.storage import STALE, SelectHints
+from sinks.history.store import Store
 from sinks.journal import Journal
 from tests.sinks.history.small import (
     PLACE,
@@ -201,6 +203,22 @@ def test_promql_over_history_is_promql_over_its_samples(tmp_path: Path, expr: st
         assert [(p.labels, list(p.times_ms)) for p in got] == [(p.labels, list(p.times_ms)) for p in wanted]
         for a, b in zip(got, wanted, strict=True):
             assert list(a.values) == pytest.approx(list(b.values), rel=1e-9)
+    history.close()
+
+
+def test_what_memory_holds_is_answered_without_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history, _ = filled(tmp_path)
+    assert history.write()
+
+    def reading(_: Store) -> NoReturn:
+        raise AssertionError("the file is read")
+
+    monkeypatch.setattr(Store, "reading", reading)
+    now = START_MS + 7185_000
+    assert len(history.querier().instant("rate(place_x[4m])", now).vector()) == 2
+    with pytest.raises(AssertionError, match="the file is read"):
+        history.querier().instant("rate(place_x[100m])", now)
+    monkeypatch.undo()
     history.close()
 
 

@@ -1,0 +1,26 @@
+"""Which of the rules that come with the agent say the same twice: the graver one keeps the other quiet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alerting.inhibition import InhibitRule
+from alerting.matching import parse_matchers
+
+# graver, milder, what both are about
+_PAIRS: Final = (
+    ("HostDiskFullCritical", "HostDiskFull", ("instance", "mountpoint")),
+    ("HostDiskFullCritical", "HostDiskFillsSoon", ("instance", "mountpoint")),
+    ("HostDiskFull", "HostDiskFillsSoon", ("instance", "mountpoint")),
+    ("HostMemoryExhausted", "HostMemoryLow", ("instance",)),
+    ("AgentSinkNeedsYou", "AgentSinkDown", ("instance", "sink")),
+    ("BackupOverdue", "BackupFailed", ("instance", "exported_job")),
+)
+
+
+def default_inhibitions() -> tuple[InhibitRule, ...]:
+    """A rule for each pair."""
+    return tuple(
+        InhibitRule(parse_matchers(f"alertname={graver}"), parse_matchers(f"alertname={milder}"), equal)
+        for graver, milder, equal in _PAIRS
+    )
