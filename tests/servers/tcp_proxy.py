@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from tests.servers.namespaces import socket_of
 from tests.servers.process import LOOPBACK
 from tests.servers.scripted_http import abort
 
@@ -32,11 +33,17 @@ class _Mode:
 class TcpProxy:
     """Passes everything to `target_port` until told otherwise; a new mode holds for open connections too.
 
-    Except `refuse`, which closes the listening port and leaves open connections as they are.
+    Except `refuse`, which closes the listening port and leaves open connections as they are. `target_of` and
+    `listens_for` are processes: in whose network the target is, and in whose it listens, on `port` or a free one.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(
+        self, target_port: int, *, target_of: int | None = None, listens_for: int | None = None, port: int = 0
+    ) -> None:
         self.target_port = target_port
+        self.port = port
+        self._target_of = target_of
+        self._listens_for = listens_for
         self.accepted = 0  # connections so far
         self.to_server = 0  # bytes passed on
         self.to_client = 0
@@ -48,7 +55,7 @@ class TcpProxy:
         self._accepting: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._listener = _listen(0)
+        self._listener = self._listen()
         self.port = int(self._listener.getsockname()[1])
         self._accept_in_thread()
         return self
@@ -100,8 +107,15 @@ class TcpProxy:
     def _set(self, mode: _Mode) -> None:
         self._mode = mode
         if self._accepting is None:
-            self._listener = _listen(self.port)
+            self._listener = self._listen()
             self._accept_in_thread()
+
+    def _listen(self) -> socket.socket:
+        listener = socket_of(self._listens_for)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, self.port))
+        listener.listen(128)
+        return listener
 
     # Threads: one that accepts, one a connection.
 
@@ -126,9 +140,11 @@ class TcpProxy:
             self._sockets |= ends
         try:
             if self._mode.kind != "reset":
-                server = socket.create_connection((LOOPBACK, self.target_port), timeout=10)
-                server.settimeout(None)
+                server = socket_of(self._target_of)
                 ends.add(server)
+                server.settimeout(10)
+                server.connect((LOOPBACK, self.target_port))
+                server.settimeout(None)
                 with self._lock:
                     self._sockets |= ends
                 _Connection(self, client, server).run()
@@ -191,11 +207,3 @@ class _Connection:
             self.proxy.to_server += size
         else:
             self.proxy.to_client += size
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((LOOPBACK, port))
-    listener.listen(128)
-    return listener
