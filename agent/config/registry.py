@@ -119,12 +119,12 @@ SINKS = Registry(
     off_by_default=frozenset(sinks.table.BUILTIN),
     has_types=True,
 )
-_NOTIFIERS = {kind: f"{module}:{name}" for kind, (module, name) in alerting.notify.table.NOTIFIERS.items()}
 RECEIVERS = Registry(
     noun="receiver",
-    builtin=_NOTIFIERS,
+    builtin=alerting.notify.table.NOTIFIERS,
     common=ReceiverCommon,
-    off_by_default=frozenset(_NOTIFIERS),
+    off_by_default=frozenset(alerting.notify.table.NOTIFIERS),
+    group=alerting.notify.table.GROUP,
     has_types=True,
 )
 REGISTRIES: Mapping[str, Registry] = {"collectors": COLLECTORS, "sinks": SINKS, "receivers": RECEIVERS}

@@ -17,7 +17,7 @@ from alerting.options import AlertingOptions, ReceiverCommon
 
 RECEIVERS = Registry(
     noun="receiver",
-    builtin={kind: f"{module}:{name}" for kind, (module, name) in NOTIFIERS.items()},
+    builtin=NOTIFIERS,
     common=ReceiverCommon,
     off_by_default=frozenset(NOTIFIERS),
     has_types=True,

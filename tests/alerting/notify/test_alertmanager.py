@@ -19,7 +19,6 @@ from alerting.grouping import Dispatcher
 from alerting.notify.alertmanager import Alertmanager
 from alerting.notify.message import Alert, Notification, fingerprint
 from alerting.notify.payload import webhook_json
-from alerting.notify.table import NOTIFIERS, notifier_class
 from alerting.notify.webhook import Webhook
 from alerting.routing import parse_route
 from tests.alerting.notify.examples import DIGEST, FIRING, HUGE
@@ -163,14 +162,3 @@ def test_alerts_beyond_the_most_are_counted() -> None:
 
 def test_a_digest_is_a_webhook_too() -> None:
     assert hooked(DIGEST).json()["groupKey"] == "{}:digest"
-
-
-def test_every_kind_of_notifier_is_in_the_table() -> None:
-    for kind in NOTIFIERS:
-        found = notifier_class(kind)
-        assert found.kind == kind
-        assert callable(found.send)
-        assert callable(found.preview)
-        assert isinstance(found.can_summarize, bool)
-    with pytest.raises(KeyError):
-        notifier_class("pigeon")
