@@ -53,9 +53,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it. `error`: why nothing could be looked at."""
+    """What came of it. `error`: why nothing could be looked at. `took_s`: without the start of the process."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    took_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
 
@@ -70,8 +71,8 @@ class Apart:
     unheard: str  # where to look when it says nothing
 
     def drill(self, archive: Archive, file: BinaryIO, work: Work, assertions: Sequence[Assertion],
-              identity: str | None) -> Sequence[Outcome]:  # fmt: skip
-        """Hand over a proved archive; what was found. Raise BackupError, Stopped."""
+              identity: str | None) -> tuple[Sequence[Outcome], float]:  # fmt: skip
+        """Hand over a proved archive; what was found, and in how many seconds. Raise BackupError, Stopped."""
         ends_at = work.guard.ends_at
         task = Task(
             self.job.plugin.type, _plain(self.job.plugin.options), self.job.name, self.host, archive,
@@ -91,7 +92,7 @@ class Apart:
             work.warn(warning)
         if found.error is not None:
             raise BackupError(found.error)
-        return found.outcomes
+        return found.outcomes, found.took_s
 
 
 # How the process is reached.

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from typing import BinaryIO
 
 import click
@@ -97,12 +98,13 @@ def _drill(task: Task, source: Source, archive: BinaryIO, key: BinaryIO | None, 
     try:
         if key is not None:
             identity = private_file(work, "identity", key.read(_MOST_KEY))
+        began = time.monotonic()
         outcomes = decoded(
             archive, task.archive,
             lambda plain: source.drill(task.archive.name, plain, work, task.assertions, task.archive.row_estimates),
             work, identity,
         )  # fmt: skip
-        return Found(list(outcomes), warnings)
+        return Found(list(outcomes), round(time.monotonic() - began, 3), warnings)
     except (BackupError, OSError, ValueError) as error:
         return Found(warnings=warnings, error=str(error))
     finally:

@@ -27,6 +27,9 @@ _PAGES = 4096  # copied at a time; between them writers get their turn
 _BUSY_S = 30.0
 _COUNTING_S = 2.0  # for the rows of one database: they are estimates
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+# What SQLite says of a database with a write-ahead log that nobody has open, where we may not make the log's files: a
+# reader makes them too. Such a file is copied as it lies, and looked at again afterwards.
+_SHUT = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
 def _check_path(path: str) -> None:
@@ -71,14 +74,26 @@ class SQLite:
 
     def _copy(self, path: str, to: str, guard: Guard) -> None:
         try:
-            with closing(_open(path)) as source:
-                if self.compact:
-                    source.execute("VACUUM INTO ?", (to,))
-                    return
-                with closing(sqlite3.connect(to)) as target:
-                    source.backup(target, pages=_PAGES, progress=lambda *_: guard.check(), sleep=0.01)
+            try:
+                self._copy_from(path, "", to, guard)
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith(_SHUT) or (before := _at_rest(path)) is None:
+                    raise
+                _remove(to)
+                self._copy_from(path, "&immutable=1", to, guard)
+                if _at_rest(path) != before:
+                    raise SourceFailed(f"{path}: was opened while it was copied; it is tried again") from error
         except sqlite3.Error as error:
             raise SourceFailed(f"{path}: {error}") from error
+
+    def _copy_from(self, path: str, how: str, to: str, guard: Guard) -> None:
+        """Raise sqlite3.Error."""
+        with closing(_open(path, how)) as source:
+            if self.compact:
+                source.execute("VACUUM INTO ?", (to,))
+                return
+            with closing(sqlite3.connect(to)) as target:
+                source.backup(target, pages=_PAGES, progress=lambda *_: guard.check(), sleep=0.01)
 
     def decode_check(self, name: str, plain: int, work: Work) -> None:
         file = os.path.join(work.scratch, "check.db")
@@ -128,9 +143,17 @@ class SQLite:
         return f"cat > {name} && sqlite3 {name} 'PRAGMA integrity_check'"
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, how: str = "") -> sqlite3.Connection:
     """Open for reading; a missing file is an error, never a new database."""
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=_BUSY_S, check_same_thread=False)
+    return sqlite3.connect(f"file:{quote(path)}?mode=ro{how}", uri=True, timeout=_BUSY_S, check_same_thread=False)
+
+
+def _at_rest(path: str) -> tuple[int, ...] | None:
+    """What changes with every write to a database; None while somebody has it open with a log."""
+    if os.path.lexists(f"{path}-wal"):
+        return None
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def check_integrity(file: str) -> None:

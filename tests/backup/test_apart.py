@@ -58,6 +58,7 @@ class Drilling:
         self.guard = Guard(deadline_s)
         self.work = Work(str(host.directory), self.guard, Redactor())
         self.outcomes: Sequence[Outcome] = ()
+        self.took_s = 0.0
         self.error: BackupError | None = None
         read_end, self._write_end = os.pipe()
         self._apart = Apart(host.job(), HOST, partial(child, HELPER, str(scratch), NOBODY), "its standard error")
@@ -67,7 +68,7 @@ class Drilling:
 
     def _drill(self, made: Archive, file: BinaryIO) -> None:
         try:
-            self.outcomes = self._apart.drill(made, file, self.work, [Assertion(file_exists=["a"])], None)
+            self.outcomes, self.took_s = self._apart.drill(made, file, self.work, [Assertion(file_exists=["a"])], None)
         except BackupError as error:
             self.error = error
 
@@ -170,10 +171,12 @@ def test_behind_a_socket_it_is_the_same(host: BackedUp, tmp_path: Path) -> None:
         with host.target().open(made.stored) as file:
             where = str(host.source).lstrip("/")
             paths = [f"{where}/file", f"{where}/run-as-root", f"{where}/shut/inside", "etc/shadow"]
-            kept += drilled.drill(made, file, round_.work(), [Assertion(file_exists=paths)], str(key))
+            found, took_s = drilled.drill(made, file, round_.work(), [Assertion(file_exists=paths)], str(key))
+            kept += found
     finally:
         activated.stop()
     assert [one.is_met for one in kept] == [True, True, True, True, False], kept
+    assert took_s > 0
     assert not [name for name in os.listdir("/var/tmp") if name.startswith("drill-")]
 
 

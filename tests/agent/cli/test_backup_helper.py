@@ -290,3 +290,21 @@ def test_a_job_with_a_user_is_verified_with_that_users_programs(host: BackedUp, 
     host.job(source={"redis": {"port": redis.port, "password": redis.password or None}}, user=STRANGER)
     events = say_shut_in(host, b"run job\n")
     assert (events[-2]["status"], events[-2]["level"]) == ("ok", 2), events[-2]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_database_with_a_log_that_nobody_has_open_is_copied_as_it_lies(host: BackedUp, compact: bool) -> None:
+    """SQLite makes the log's files even to read, in a directory in which this root cannot."""
+    path = host.source / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = wal")
+        database.execute("CREATE TABLE t AS SELECT 42 AS x")
+        database.commit()
+    assert sorted(os.listdir(host.source)) == ["app.db", "file"]
+    os.chown(host.source, 1, 1)
+    os.chown(path, 1, 1)
+    host.job(source={"sqlite": {"paths": [str(path)], "compact": compact}})
+    events = say_shut_in(host, b"run job\n")
+    assert (events[-2]["status"], events[-2]["error"], events[-2]["level"]) == ("ok", None, 2)
+    assert host.manifests()[0].archives[0].row_estimates == {"t": 1}
+    assert sorted(os.listdir(host.source)) == ["app.db", "file"]
