@@ -29,9 +29,7 @@ class SocketRunner:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_unix_connection(self._path, limit=MOST_LINE_BYTES)
         except OSError as error:  # TimeoutError is one
-            reason = (error.strerror or str(error) or "it does not answer").lower()
-            text = f"{self._path}: {reason}; systemctl start vigilhost-backup.socket"
-            return Outcome("fail", f"{job}: the worker cannot be started: {text}", None)
+            return Outcome("fail", f"{job}: the worker cannot be started: {self._path}: {_unreached(error)}", None)
         writer.write(f"{self._verb} {job}\n".encode())
         talk = asyncio.ensure_future(hear(reader, on_event))
         try:
@@ -51,3 +49,10 @@ class SocketRunner:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def _unreached(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "permission denied; only root and the agent's own user may have jobs run"
+    reason = (error.strerror or str(error) or "it does not answer").lower()
+    return f"{reason}; systemctl start vigilhost-backup.socket"

@@ -15,7 +15,7 @@ import pytest
 
 from backup.runner import Outcome, Runner
 from backup.socket_runner import SocketRunner
-from tests.backup.helper_process import AGENT, Activated, acting_as, helper_argv
+from tests.backup.helper_process import AGENT, STRANGER, Activated, acting_as, helper_argv
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
 from tests.servers.process import wait_until
 
@@ -146,3 +146,11 @@ def test_a_helper_that_cannot_be_reached_is_said_with_what_to_do(place: Path, is
     outcome, _ = run(path)
     assert (outcome.status, outcome.exit_code) == ("fail", None)
     assert "systemctl start vigilhost-backup.socket" in (outcome.error or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root takes the part of somebody else")
+def test_somebody_who_may_not_connect_is_told_who_may(host: BackedUp, helper: str) -> None:
+    os.chmod(helper, 0o600)
+    with acting_as(STRANGER):
+        outcome, _ = run(helper)
+    assert "only root and the agent's own user may have jobs run" in (outcome.error or "")

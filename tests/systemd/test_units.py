@@ -16,6 +16,15 @@ ALL = sorted(path.name for path in UNITS.iterdir() if path.suffix in (".service"
 # The most a unit may expose, in tenths; 100 is a program that may do everything.
 MOST_EXPOSED = {
     "vigilhost.service": 20,
+    "vigilhost-backup@.service": 30,
+    "vigilhost-drill@.service": 20,
+}
+# Drop-ins that an operator may copy, and the service each is for.
+DROP_INS = {
+    "backup-snapshots.conf": "vigilhost-backup@.service",
+    "docker.conf": "vigilhost.service",
+    "journal.conf": "vigilhost.service",
+    "process-io.conf": "vigilhost.service",
 }
 _EXEC = re.compile(r"^Exec\w+=[-@:+!]*(/\S+)", re.MULTILINE)
 
@@ -70,3 +79,16 @@ def test_systemd_says_so_where_a_setting_is_misspelt(root: Path) -> None:
     unit = root / "etc/systemd/system/vigilhost.service"
     unit.write_text(unit.read_text().replace("ProtectHostname=", "ProtectHostName="))
     assert "Unknown key 'ProtectHostName'" in verified(root, "vigilhost.service")
+
+
+@pytest.mark.server("systemd-analyze")
+@pytest.mark.parametrize("name", sorted(path.name for path in (UNITS / "drop-ins").iterdir()))
+def test_systemd_has_nothing_to_say_about_a_drop_in(root: Path, name: str) -> None:
+    directory = root / "etc/systemd/system" / f"{DROP_INS[name]}.d"
+    directory.mkdir()
+    drop_in = directory / name
+    shutil.copy(UNITS / "drop-ins" / name, drop_in)
+    unit = DROP_INS[name].replace("@.", "@1.")
+    assert verified(root, unit) == ""
+    drop_in.write_text(drop_in.read_text() + "Nonsens=yes\n")  # or else systemd would not have read it
+    assert "Unknown key 'Nonsens'" in verified(root, unit)

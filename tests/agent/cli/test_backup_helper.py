@@ -17,7 +17,8 @@ import pytest
 from backup.worker import BUSY, lock
 from tests.backup.helper_process import AGENT, STRANGER, asked, helper_argv, say
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
-from tests.servers.process import wait_until
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.process import run, wait_until
 from tests.servers.programs import need
 from tests.servers.redis import Redis
 
@@ -308,3 +309,31 @@ def test_a_database_with_a_log_that_nobody_has_open_is_copied_as_it_lies(host: B
     assert (events[-2]["status"], events[-2]["error"], events[-2]["level"]) == ("ok", None, 2)
     assert host.manifests()[0].archives[0].row_estimates == {"t": 1}
     assert sorted(os.listdir(host.source)) == ["app.db", "file"]
+
+
+class PeersOnly(PostgreSQL):
+    """Lets in by the socket alone, and each user of the host only as the role of that name: Debian's way."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        rules = self.data_dir / "hba.conf"
+        rules.write_text("local all all peer\n")
+        rules.chmod(0o644)
+        self.settings["hba_file"] = str(rules)
+
+    def ready(self) -> bool:
+        return run("psql", "-XAtqc", "SELECT 1", "-d", self.socket_dsn, user=self.user).strip() == "1"
+
+
+@pytest.mark.server("postgresql")
+def test_a_database_that_asks_who_is_there_is_dumped_by_its_own_user(host: BackedUp) -> None:
+    with PeersOnly() as server:
+        source = {"postgresql": {"server": str(server.socket_dir), "port": server.port}}
+        host.job(source=source)
+        assert 'Peer authentication failed for user "postgres"' in say_shut_in(host, b"run job\n")[-2]["error"]
+        drill = {"assertions": [{"sql": "SELECT current_user = 'postgres'"}]}
+        host.job(source=source, user="postgres", drill=drill)
+        for verb in (b"run", b"drill"):
+            told = say_shut_in(host, verb + b" job\n")[-2]
+            assert (told["status"], told["error"]) == ("ok", None)
+    assert host.manifests()[0].drilled_at is not None
