@@ -15,9 +15,8 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import h11
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent.http import lean_uvicorn
 from agent.http.guard import HEADER_BYTES
 from agent.http.options import Tls
 
@@ -73,7 +72,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-class Protocol(H11Protocol):
+class Protocol(lean_uvicorn.H11Protocol):
     """A connection whose headers must come within a deadline, one timer while they are on their way and none else."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -132,12 +131,12 @@ class Protocol(H11Protocol):
             self.transport.close()
 
 
-class Server(uvicorn.Server):
+class Server(lean_uvicorn.Server):
     """Serves an ASGI application on a bound socket until `stop`. Raise ListenError when `tls` cannot be used."""
 
     def __init__(self, app: Any, listener: socket.socket, tls: Tls | None = None) -> None:
         super().__init__(
-            uvicorn.Config(
+            lean_uvicorn.Config(
                 app,
                 lifespan="off",
                 http=Protocol,
