@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from agent.config.plugins import Entry
 from agent.config.registry import Registry
-from agent.config.tables import REGISTRIES
 from agent.config.show import summary
+from agent.config.tables import REGISTRIES
 from agent.core.units import format_duration
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
