@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: run test env dev-env servers lint types imports unit bench proof wheel sbom deb docs golden lock clean help
+.PHONY: run test env dev-env servers lint types imports unit bench bench-backup proof wheel sbom deb docs golden lock clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -48,6 +48,10 @@ unit:
 bench: dev-env servers ## the agent for a minute beside node_exporter and collectd, then the parts
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/pytest -q benchmarks --benchmark-only
+
+bench-backup: dev-env servers ## backups beside GNU tar and zstd, pg_dump and restic; then the agent while one runs
+	$(BIN)/python -m benchmarks.backup
+	$(BIN)/python -m benchmarks.backup_beside
 
 proof: dev-env servers ## the long campaigns behind the figures of docs/reliability.md; about an hour and a half
 	$(BIN)/python -m tests.proof.all

@@ -51,10 +51,10 @@ def load(directory: str = JOBS_DIRECTORY, *, opens_secrets: bool = True) -> tupl
     return load_jobs(directory, opens_secrets=opens_secrets)
 
 
-def worker_argv(*, config: str | None = None, jobs_dir: str | None = None, state_dir: str | None = None) -> list[str]:
-    """The command of a worker, without the job's name."""
+def worker_argv(*, host: str, state_dir: str, jobs_dir: str, config: str | None = None) -> list[str]:
+    """The command of a worker, without the job's name. `config`: for drills; None is the default file."""
     # -P: nothing is imported from the directory that we happen to be in.
-    argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker"]
+    argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", f"--host={host}"]
     for switch, value in (("--config", config), ("--jobs", jobs_dir), ("--state-dir", state_dir)):
         if value is not None:
             argv += [switch, os.path.abspath(value)]

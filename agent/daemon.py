@@ -220,7 +220,9 @@ class Daemon:
     def _open_backups(self) -> BackupKeeper:
         """The jobs of backup.d; where one is wrong none runs, loudly: a backup must not run half understood."""
         directory, config = self._beside("backup.d"), self._files[0] if self._files else None
-        argv = backup_keeper.worker_argv(config=config, jobs_dir=directory, state_dir=self._settings.state_dir)
+        argv = backup_keeper.worker_argv(
+            host=self._settings.hostname, config=config, jobs_dir=directory, state_dir=self._settings.state_dir
+        )
         socket = backup_socket(self._settings.backup.socket, directory)
         jobs: Mapping[str, Any] = {}
         try:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agent.config.declared import purpose
-from agent.config.registry import COLLECTORS, Registry
+from agent.config.registry import Registry
+from agent.config.tables import COLLECTORS
 from agent.core.model import Field, Group
 from agent.core.units import format_duration
 

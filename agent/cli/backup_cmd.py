@@ -105,10 +105,9 @@ def _behind(socket: str, job: Job) -> tuple[dict[str, Any], int]:
 
 
 def _child(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
-    config = click.get_current_context().params.get("config")
     # -P: a module in the current directory, which may be anybody's, is not ours.
-    argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", "--jobs", at.jobs_dir, "--state-dir",
-            at.state_dir, *(["--config", config] if config else []), job.name]  # fmt: skip
+    argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", f"--host={at.host}",
+            f"--jobs={at.jobs_dir}", f"--state-dir={at.state_dir}", job.name]  # fmt: skip
     result: dict[str, Any] = {}
     with (
         bar(f"{job.name}: starting") as shown,

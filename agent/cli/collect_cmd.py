@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.config import ConfigError, Loaded, load
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.clock import NS
 from agent.core.collector import Collector
 from agent.core.errors import SourceError, SourceMissing

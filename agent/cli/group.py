@@ -34,7 +34,6 @@ COMMANDS: Mapping[str, str] = {
     "dashboards": "agent.cli.dashboards_cmd:dashboards",
     "init": "agent.cli.init_cmd:init",
     "backup": "agent.cli.backup_cmd:backup",
-    "backup-worker": "agent.cli.backup_worker_cmd:backup_worker",
     "backup-helper": "agent.cli.backup_helper_cmd:backup_helper",
     "backup-drill-helper": "agent.cli.backup_drill_helper_cmd:backup_drill_helper",
     "completion": "agent.cli.completion_cmd:completion",

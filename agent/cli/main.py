@@ -1,7 +1,7 @@
 """The command `vigilhost`.
 
-`run` is the daemon and takes a way of its own past click and rich, which would cost it 10 MB; every other command is a
-click command in a module of this package, imported when it is called.
+`run` is the daemon, `backup-worker` what it starts for a backup: they take a way of their own past click and rich,
+which would cost them 10 MB; every other command is a click command in a module of this package, imported when called.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ def main() -> None:
         from agent.cli.run import run
 
         sys.exit(run(sys.argv[2:]))
+    if sys.argv[1:2] == ["backup-worker"]:
+        from agent.cli import backup_worker
+
+        sys.exit(backup_worker.run(sys.argv[2:]))
     from agent.cli.group import cli
 
     cli(prog_name="vigilhost")

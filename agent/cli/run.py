@@ -77,7 +77,7 @@ def _load(options: argparse.Namespace) -> Loaded:
     """The configuration with what the command line says. Raise ConfigError."""
     from agent.config import Entry, Place, load
     from agent.config.declared import defaults_of
-    from agent.config.registry import SINKS
+    from agent.config.tables import SINKS
 
     given = {"state_dir": options.state_dir, "listen": options.listen}
     loaded = load(options.config, {name: value for name, value in given.items() if value is not None})

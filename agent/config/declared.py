@@ -28,7 +28,7 @@ class Option:
     `check`: called with the value; raises ValueError with a sentence that follows the value (`is not an address; ...`).
     `example`: YAML text, shown where the default is empty or there is none.
     `default_text`: what the default is in words, where it differs from host to host.
-    `plugins`: the name of the table (`agent.config.registry`) whose plugins this section configures.
+    `plugins`: the name of the table (`agent.config.tables`) whose plugins this section configures.
     """
 
     name: str

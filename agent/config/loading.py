@@ -11,9 +11,10 @@ from typing import Any
 
 from agent.config.declared import options_of
 from agent.config.plugins import Entry, read_table
-from agent.config.registry import REGISTRIES, CommonOptions, Registry
+from agent.config.registry import Registry
 from agent.config.schema import Bad, Reader
 from agent.config.settings import Settings
+from agent.config.tables import REGISTRIES, CommonOptions
 from agent.core import yaml_nodes as nodes
 from agent.core.collector import Collector
 from agent.core.problems import ConfigError, Place, Problem

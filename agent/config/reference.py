@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from agent.config.declared import Option, is_section, kind_name, options_of, purpose
 from agent.config.plugins import OTHERS
-from agent.config.registry import REGISTRIES, Registry
+from agent.config.registry import Registry
 from agent.config.sample import elements, remarks
 from agent.config.settings import Settings
+from agent.config.tables import REGISTRIES
 from agent.config.write import inline
 
 _HEAD = """\

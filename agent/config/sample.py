@@ -8,9 +8,10 @@ from typing import Any
 
 from agent.config.declared import Option, element_of, is_section, kind_name, members, options_of, purpose, unit_of
 from agent.config.plugins import OTHERS
-from agent.config.registry import REGISTRIES, PluginError, Registry
+from agent.config.registry import PluginError, Registry
 from agent.config.scalars import write_number
 from agent.config.settings import Settings
+from agent.config.tables import REGISTRIES
 from agent.config.write import inline
 from agent.core.secrets import Secret
 from agent.core.units import Unit

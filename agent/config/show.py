@@ -8,8 +8,9 @@ from typing import Any
 
 from agent.config.declared import is_section, options_of
 from agent.config.plugins import Entry
-from agent.config.registry import REGISTRIES, Registry
+from agent.config.registry import Registry
 from agent.config.settings import Settings
+from agent.config.tables import REGISTRIES
 from agent.config.write import inline, quote
 
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 
 from agent.config.plugins import Entry
-from agent.config.registry import REGISTRIES, Registry
+from agent.config.registry import Registry
 from agent.config.show import summary
+from agent.config.tables import REGISTRIES
 from agent.core.units import format_duration
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.config import Settings
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.model import Group
 from agent.influx.flux import Step, means, task
 

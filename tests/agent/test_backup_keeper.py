@@ -41,8 +41,8 @@ def host(tmp_path: Path) -> BackedUp:
 
 def keeper(host: BackedUp, clock: FakeClock, socket: str | None = None) -> BackupKeeper:
     jobs, _ = backup_keeper.load(str(host.directory / "backup.d"), opens_secrets=socket is None)
-    argv = worker_argv(config=str(host.directory / "vigilhost.yaml"), jobs_dir=str(host.directory / "backup.d"),
-                       state_dir=str(host.directory / "state"))  # fmt: skip
+    argv = worker_argv(host=HOST, config=str(host.directory / "vigilhost.yaml"),
+                       jobs_dir=str(host.directory / "backup.d"), state_dir=str(host.directory / "state"))  # fmt: skip
     return BackupKeeper(jobs, str(host.directory / "state"), clock, argv, socket=socket)
 
 

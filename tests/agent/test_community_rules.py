@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.clock import NS, FakeClock
 from agent.core.errors import SourceError
 from agent.core.labels import labels_of

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.metrics_reference import reference
 
 MANUAL = Path(__file__).parents[2] / "docs" / "metrics.md"

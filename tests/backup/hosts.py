@@ -114,6 +114,18 @@ class BackedUp:
         return Work(str(scratch), Guard(deadline_s), Redactor(secrets))
 
 
+def start_daemon(host: BackedUp, name: str = "job") -> subprocess.Popen[bytes]:
+    """A process that runs a worker as the daemon does, to be killed."""
+    script = f"""
+import asyncio
+from backup.runner import ChildRunner
+argv = [{sys.executable!r}, "-c", {WORKER!r}, {str(host.directory)!r}]
+runner = ChildRunner(argv, {{"PYTHONPATH": {str(REPOSITORY)!r}}})
+asyncio.run(runner.run({name!r}, lambda event: None, 600))
+"""
+    return subprocess.Popen([sys.executable, "-c", script], env={"PYTHONPATH": str(REPOSITORY)})
+
+
 def ended(worker: subprocess.Popen[bytes], deadline_s: float = 60.0) -> Ended:
     out, err = worker.communicate(timeout=deadline_s)
     return Ended(worker.returncode, list(_events(out)), err.decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,30 @@ def test_one_flipped_bit_anywhere_in_an_archive_shows_and_is_not_restored(kept: 
         assert not (tmp_path / "to").exists()
     file.write_bytes(whole)
     assert verify(made, host.target(), kept["source"], work, level=2, now=1.0).problems == ()
+
+
+def test_no_bit_no_cut_and_no_addition_goes_unseen(kept: dict[str, Any], tmp_path: Path) -> None:
+    """Many places, the seed told on failure; each is refused before a single program is started."""
+    host: BackedUp = kept["host"]
+    (made,) = host.manifests()
+    file = host.store / made.archives[0].stored
+    whole, work, seed = file.read_bytes(), host.work(), random.randrange(1 << 32)
+    chance = random.Random(seed)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        match chance.randrange(4):
+            case 0:
+                del damaged[chance.randrange(len(whole)) :]
+            case 1:
+                damaged += chance.randbytes(chance.randrange(1, 9))
+            case _:
+                damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        file.write_bytes(damaged)
+        found = verify(made, host.target(), kept["source"], work, level=1, now=1.0)
+        assert (len(found.problems), found.manifest.is_verified) == (1, False), seed
+        with pytest.raises(Damaged):
+            restored(kept, tmp_path / "to")
+        assert not (tmp_path / "to").exists(), seed
 
 
 @pytest.mark.parametrize("change", [b"", b"x" * 10, None], ids=["emptied", "replaced", "gone"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backup.runner import ChildRunner, Outcome, Runner, session
-from tests.backup.hosts import REPOSITORY, WORKER, BackedUp, command_job, running
+from tests.backup.hosts import REPOSITORY, WORKER, BackedUp, command_job, running, start_daemon
 from tests.servers.process import wait_until
 
 ASLEEP = 4_000_000 + os.getpid()
@@ -83,17 +83,8 @@ def test_a_cancelled_run_leaves_nothing_running() -> None:
 
 
 def test_a_killed_daemon_takes_the_run_along(host: BackedUp) -> None:
-    import subprocess
-
     command_job(host, f"echo begun; exec sleep {ASLEEP}")
-    daemon = f"""
-import asyncio
-from backup.runner import ChildRunner
-argv = [{sys.executable!r}, "-c", {WORKER!r}, {str(host.directory)!r}]
-runner = ChildRunner(argv, {{"PYTHONPATH": {str(REPOSITORY)!r}}})
-asyncio.run(runner.run("job", lambda event: None, 600))
-"""
-    started = subprocess.Popen([sys.executable, "-c", daemon], env={"PYTHONPATH": str(REPOSITORY)})
+    started = start_daemon(host)
     wait_until(lambda: running(f"sleep {ASLEEP}"), "the dump to hang")
     started.kill()
     started.wait()

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import collectors.cpu
 import collectors.sockstat
 import collectors.system
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.clock import NS
 from agent.core.collector import Collector
 from agent.core.errors import SourceError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.declared import options_of
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.collector import Collector
 from agent.core.errors import SourceError
 from agent.core.model import Field, Group, Reading, Tick

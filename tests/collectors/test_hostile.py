@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.errors import SourceError
 from agent.core.model import Failed, Reading, Tick
 from collectors.influx_line import parse_influx_lines

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.core.errors import SourceError
 from agent.core.labels import Labels, labels_of, show
 from agent.core.model import Reading, Tick

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from agent.config import Loaded, load
-from agent.config.registry import REGISTRIES as OURS
-from agent.config.registry import CollectorCommon, Registry, SinkCommon
+from agent.config.registry import Registry
+from agent.config.tables import REGISTRIES as OURS
+from agent.config.tables import CollectorCommon, SinkCommon
 from agent.core.host import Host
 from agent.core.model import Failed, Group, Reading
 from agent.core.options import option, required

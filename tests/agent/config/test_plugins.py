@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from agent.config import CommonOptions, ConfigError, build_collectors, build_sinks
-from agent.config.registry import COLLECTORS, REGISTRIES, Registry, _entry_points
+from agent.config.registry import Registry, _entry_points
+from agent.config.tables import COLLECTORS, REGISTRIES
 from agent.core.collector import Collector
 from agent.core.host import Host
 from tests.agent.config import fakes

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from agent.config import ConfigError, load
 from agent.config.declared import options_of
 from agent.config.reference import reference
-from agent.config.registry import REGISTRIES, CollectorCommon, Registry
+from agent.config.registry import Registry
 from agent.config.sample import elements, sample
 from agent.config.settings import Settings
 from agent.config.show import show, summary
+from agent.config.tables import REGISTRIES, CollectorCommon
 from agent.config.write import inline, quote
 from agent.core.options import option, required
 from agent.core.problems import Problem

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.errors import Refused
-from tests.backup.hosts import BackedUp, ended, tree
+from tests.backup.hosts import BackedUp, ended, start_daemon, tree
 from tests.backup.sources.round import Round, outcomes, unmet
 from tests.servers.docker import Docker
 from tests.servers.process import wait_until
@@ -163,6 +163,19 @@ def test_after_a_kill_the_next_run_lets_the_containers_go_on(host: BackedUp, doc
     assert f"container writer: {undone}" in [event["what"] for event in done.events if event["event"] == "swept"]
     assert done.code == 0, done.result
     assert docker.state("writer") == "running"
+
+
+def test_when_the_daemon_is_killed_the_worker_lets_the_containers_go_on(host: BackedUp, docker: Docker) -> None:
+    docker.start_writer("writer", "shop", "--label=vigilhost.backup=stop")
+    wait_until((docker.files("shop") / "now").exists, "the writer")
+    (docker.files("shop") / "large").write_bytes(bytes(range(256)) * (64 << 10))
+    host.job(source={"docker_volume": {"socket": str(docker.socket), "volumes": ["shop"]}}, limits={"rate": "1KiB"})
+    daemon = start_daemon(host)
+    wait_until(lambda: docker.state("writer") == "exited", "the container to be held")
+    daemon.kill()
+    daemon.wait()
+    wait_until(lambda: docker.state("writer") == "running", "the container to run again", 60.0)
+    wait_until(lambda: host.stored() == [], "what was begun to be removed")
 
 
 def test_a_container_that_was_removed_while_it_was_held_is_forgotten(host: BackedUp, docker: Docker) -> None:
