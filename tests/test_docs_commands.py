@@ -6,6 +6,7 @@ Commands of others (apt, systemctl, rsync) would change the machine; of those on
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
 import shlex
@@ -194,3 +195,17 @@ def test_what_the_migrating_page_says_of_collectors_is_so() -> None:
     row = next(line for line in text.splitlines() if line.startswith("| `--collector.systemd`"))
     assert {"systemd", "processes", "interrupts", "tcpstat"} <= set(COLLECTORS.on_by_default)
     assert "on by default" in row
+
+
+def test_every_file_of_the_state_directory_is_in_the_manual(operator: Operator) -> None:
+    named = set(re.findall(r"`([^`]+)`", (DOCS / "state.md").read_text()))
+    patterns = {re.sub(r"[A-Z]{3,}", "*", name) for name in named}
+    state = operator.agent.state_dir
+    files = {str(path.relative_to(state)) for path in state.rglob("*") if not path.is_dir()}
+    assert {"alerts.sqlite", "lock"} <= files
+    unknown = {
+        name
+        for name in files
+        if not any(fnmatch.fnmatch(re.sub(r"-(wal|shm)$", "", name), pattern) for pattern in patterns)
+    }
+    assert unknown == set()
