@@ -17,7 +17,7 @@ from agent.core.clock import Clock
 from agent.core.isolation import Worker
 from agent.core.model import Reading, Tick
 from agent.history_metrics import HISTORY
-from sinks.history.history import History
+from sinks.history.history import DIRECTORY, History
 from sinks.history.options import HistoryOptions
 from sinks.journal import Journal
 
@@ -32,7 +32,7 @@ class HistoryKeeper:
     """History and the threads it needs. `append` and `end` belong to the event loop."""
 
     def __init__(self, options: HistoryOptions, state_dir: str, clock: Clock, instance: str) -> None:
-        directory = os.path.join(state_dir, "history")
+        directory = os.path.join(state_dir, DIRECTORY)
         self.history = History(options, directory, clock, instance, tell=log.warning)
         self._clock = clock
         self._worker = Worker("history")

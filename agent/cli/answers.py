@@ -23,6 +23,7 @@ from agent.http.exposure import url_of
 from agent.http.faces import MetricFacts
 from agent.http.refusals import Refusal
 from agent.http.times import seconds_text
+from sinks.history.history import DIRECTORY
 from sinks.history.naming import Metric
 
 EXIT_BAD_QUESTION = 2
@@ -76,7 +77,7 @@ def _without_agent(config: str | None, state_dir: str | None, error: click.Click
         over_http = OverHttp(url_of(settings.listen))
         if over_http.is_there():  # it runs, but its socket is not for this user
             return over_http
-    directory = os.path.join(state_dir or settings.state_dir, "history")
+    directory = os.path.join(state_dir or settings.state_dir, DIRECTORY)
     try:
         kept = KeptHistory(directory)
     except NothingKeptError as nothing:

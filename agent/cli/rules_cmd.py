@@ -31,6 +31,7 @@ from alerting.judge import Surroundings
 from alerting.rule_check import missing_series
 from alerting.rule_files import RuleSet, read_rule_files
 from alerting.unit_test_run import run_test_file
+from sinks.history.history import DIRECTORY
 
 EXIT_WRONG = 2
 _LOOK_BACK_MS = 86_400_000
@@ -162,7 +163,7 @@ def _history(config: str | None, state_dir: str | None, *, must: bool) -> KeptHi
         ask_agent("history_write", config=config, state_dir=state_dir)
     directory = state_dir or load_or_exit(config).settings.state_dir
     try:
-        return KeptHistory(os.path.join(directory, "history"))
+        return KeptHistory(os.path.join(directory, DIRECTORY))
     except NothingKeptError as error:
         if must:
             raise click.ClickException(f"{error}; --state-dir names the directory of another agent") from error

@@ -161,7 +161,7 @@ _DISK: Final = Row("Disk", (
 ))  # fmt: skip
 
 _DISKIO: Final = Row("Disk I/O", (
-    Panel("Throughput", "Bps", "Bytes read and written a second.",
+    Panel("Throughput", "binBps", "Bytes read and written a second.",
           (Prom(f"rate(node_disk_read_bytes_total{{{_HOST},{_REAL_DISKS}}}{_RATE})", "{device} read"),
            Prom(f"rate(node_disk_written_bytes_total{{{_HOST},{_REAL_DISKS}}}{_RATE})", "{device} written")),
           tuple(Influx("diskio", f"{side}_bytes", f"{{name}} {word}", by=("name",), where=_OF_DISKS, how="rate")

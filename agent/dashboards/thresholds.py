@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from agent.dashboards.panels import Line
@@ -20,14 +20,15 @@ class Drawn(NamedTuple):
 
 
 class Thresholds:
-    """The number that each alert compares with: the first of its expression."""
+    """The number that each alert compares with: the first of its expression, where that is a plain one."""
 
     def __init__(self, rules: RuleSet) -> None:
-        self._known: Mapping[str, Drawn] = {
-            rule.name: Drawn(_number(rule), _COLOURS.get(dict(rule.labels)["severity"].text, "yellow")
-                             if "severity" in dict(rule.labels) else "yellow")
-            for _, rule in rules.rules() if isinstance(rule, AlertRule) and rule.expression.thresholds
-        }  # fmt: skip
+        self._known: dict[str, Drawn] = {}
+        for _, rule in rules.rules():
+            if isinstance(rule, AlertRule) and (value := _number(rule)) is not None:
+                severity = dict(rule.labels).get("severity")
+                colour = _COLOURS.get(severity.text, "yellow") if severity is not None else "yellow"
+                self._known[rule.name] = Drawn(value, colour)
 
     def drawn(self, lines: Iterable[Line]) -> list[Drawn]:
         """The lines by value; a rule that is turned off has none."""
@@ -41,6 +42,12 @@ class Thresholds:
         return sorted(found)
 
 
-def _number(rule: AlertRule) -> float:
+def _number(rule: AlertRule) -> float | None:
+    """None where nothing is compared, or with something to be calculated."""
+    if not rule.expression.thresholds:
+        return None
     start, end = rule.expression.thresholds[0]
-    return float(rule.expression.text[start:end])
+    try:
+        return float(rule.expression.text[start:end])
+    except ValueError:
+        return None

@@ -10,13 +10,17 @@ from agent.core.units import format_size
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
 from alerting.book import MIGRATIONS as ALERTS
+from sinks.history.history import DIRECTORY as HISTORY_DIRECTORY
 from sinks.history.history import FILE_NAME as HISTORY_FILE
 from sinks.history.schema import MIGRATIONS as HISTORY
 from sinks.journal.segment import base_of, is_newer
 
 _ALERTS_FILE: Final = "alerts.sqlite"
 _JOURNAL: Final = "journal"
-_DATABASES: Final = ((HISTORY_FILE, len(HISTORY), "history"), (_ALERTS_FILE, len(ALERTS), "alerts"))
+_DATABASES: Final = (
+    (os.path.join(HISTORY_DIRECTORY, HISTORY_FILE), len(HISTORY), "history"),
+    (_ALERTS_FILE, len(ALERTS), "alerts"),
+)
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _VERSION_AT: Final = 60  # of `user_version` in the header: big-endian, 4 bytes; reading it takes no lock
 
@@ -31,9 +35,9 @@ def versions(facts: Facts) -> Iterator[Finding]:
                       "install that version again, or delete the files: what no sink has taken is in them")  # fmt: skip
     aside = [
         os.path.join(directory, name)
-        for directory in (facts.state_dir, facts.in_state(_JOURNAL))
+        for directory in (facts.state_dir, facts.in_state(_JOURNAL), facts.in_state(HISTORY_DIRECTORY))
         for name in sorted(_listed(directory))
-        if ".corrupt-" in name and not name.endswith(("-wal", "-shm"))
+        if ".corrupt" in name and not name.endswith(("-wal", "-shm"))
     ]
     for path in aside:
         yield Finding("warn", "state directory", f"{path}: was unreadable and set aside",

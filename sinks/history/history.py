@@ -29,6 +29,7 @@ from sinks.history.store import Store, StoreError, Tell
 from sinks.history.tiers import TIERS
 from sinks.history.upkeep import Keep, Upkeep
 
+DIRECTORY: Final = "history"  # in the state directory
 FILE_NAME: Final = "history.sqlite"
 
 

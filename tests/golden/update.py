@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from agent.cli.dashboards_cmd import as_text, made
 from agent.config import Loaded, Settings
@@ -67,9 +68,21 @@ def made_files() -> dict[str, str]:
     """File name to content of what is made from the declarations alone: Flux and dashboards."""
     tasks = plan("hosts", Retention(), groups_of(Settings())).tasks
     flux = {f"downsample_{task.name.rpartition('_')[2]}.flux": task.flux for task in tasks}
+    nothing = Loaded(Settings(), [], [])
     return flux | {
-        f"dashboard_{name}.json": as_text(made(name, Loaded(Settings(), [], []))) for name in sorted(DASHBOARDS)
+        "dashboard_vigilhost.json": as_text(made("vigilhost", nothing)),
+        "dashboard_queries.txt": "".join(_queries(name, made(name, nothing)) for name in sorted(DASHBOARDS)),
     }
+
+
+def _queries(dialect: str, document: dict[str, Any]) -> str:
+    """What each panel asks, one query a paragraph: in all else the dashboards are alike."""
+    lines = [f"== {dialect}"]
+    for panel in document["panels"]:
+        for target in panel.get("targets", ()):
+            lines += [f"-- {panel['title']}: {target.get('legendFormat') or target.get('alias') or target['refId']}"]
+            lines += [target.get("expr") or target["query"]]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -48,6 +48,12 @@ class InfluxDB2Stub:
     def serve(self) -> ScriptedHttp:
         return ScriptedHttp(self.answer)
 
+    def add_bucket(self, name: str, seconds: int) -> None:
+        """One that somebody made before."""
+        rules = [{"type": "expire", "everySeconds": seconds, "shardGroupDurationSeconds": 3600}]
+        id = f"{len(self.buckets) + 0xB0:016x}"
+        self.buckets[id] = {"id": id, "name": name, "orgID": ORG_ID, "type": "user", "retentionRules": rules}
+
     def answer(self, request: Request) -> Reply:
         try:
             return self._answer(request)

@@ -19,7 +19,7 @@ import pytest
 from agent import backup_results
 from agent.control import ask
 from agent.doctor.finding import Finding, exit_status
-from sinks.history.history import FILE_NAME as HISTORY_FILE
+from sinks.history.history import DIRECTORY, FILE_NAME
 from sinks.journal.segment import name_of
 from tests.servers.process import LOOPBACK, free_port, wait_until
 from tests.servers.scripted_http import Reply, ScriptedHttp
@@ -274,13 +274,13 @@ def test_without_an_agent_the_files_it_left_are_read(tmp_path: Path) -> None:
         agent.stop()
         (agent.data_dir / "rules.d").mkdir()
         (agent.data_dir / "rules.d" / "mine.yaml").write_text(RULES)
-        _make_newer(agent.state_dir / HISTORY_FILE)
+        _make_newer(agent.state_dir / DIRECTORY / FILE_NAME)
         (agent.state_dir / "journal" / name_of(2**40)).write_bytes(_newer_segment(agent.state_dir / "journal"))
         (agent.state_dir / "alerts.sqlite.corrupt-1").write_bytes(b"")
         agent.state_dir.chmod(0o755)
-        left = (agent.state_dir / HISTORY_FILE).read_bytes()
+        left = (agent.state_dir / DIRECTORY / FILE_NAME).read_bytes()
         found = findings(agent)
-        assert (agent.state_dir / HISTORY_FILE).read_bytes() == left
+        assert (agent.state_dir / DIRECTORY / FILE_NAME).read_bytes() == left
     assert "does not run" in about(found, "agent", "fail")
     assert "cannot be reached: connection refused" in about(found, "sink away", "fail")
     assert "mine.yaml:5" in about(found, "rules", "fail")
@@ -292,6 +292,7 @@ def test_without_an_agent_the_files_it_left_are_read(tmp_path: Path) -> None:
 
 
 def _make_newer(database: Path) -> None:
+    assert database.exists()
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA user_version = 99")
 

@@ -95,8 +95,7 @@ def test_what_differs_is_changed_and_nothing_else(operator: Operator, stub: Infl
 
 @pytest.mark.parametrize("before", [0, 90 * 86_400])
 def test_a_retention_is_not_shortened_unasked(operator: Operator, stub: InfluxDB2Stub, before: int) -> None:
-    stub.buckets["b1"] = {"id": "b1", "name": "hosts", "orgID": ORG_ID, "retentionRules": [
-        {"type": "expire", "everySeconds": before, "shardGroupDurationSeconds": 3600}]}  # fmt: skip
+    stub.add_bucket("hosts", before)
     refused = operator.types(code=1)
     assert stub.changes == []
     assert "1d would delete what is older; --shorten allows it" in refused.stderr
