@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, TypeAlias, TypeVar
@@ -44,6 +44,12 @@ class Allowance:
         if left <= 0:
             raise QueryTimeoutError(f"query took longer than {self._seconds:.3g} s; ask for less at a time")
         return replace(self._limits, deadline_s=left)
+
+    def within(self, pieces: Iterable[T]) -> Iterator[T]:
+        """The pieces of an answer, as long as time is left. Raise QueryTimeoutError."""
+        for piece in pieces:
+            self.now()
+            yield piece
 
 
 @dataclass(slots=True)
