@@ -21,7 +21,6 @@ from agent.http.desk import BusyError, Desk
 from agent.http.encoding import gathered
 from agent.http.faces import HistoryFace
 from agent.http.refusals import JSON, Refusal
-from sinks.history.promql.engine import Engine
 
 T = TypeVar("T")
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -71,8 +70,7 @@ class Service:
 
     def querier(self, lookback_ms: int | None = None) -> Querier:
         """Who answers PromQL, with another lookback than usual where one is given."""
-        history = self.must_history()
-        return history.querier() if lookback_ms is None else Engine(history, lookback_ms=lookback_ms)
+        return self.must_history().querier(lookback_ms)
 
     async def ask(self, work: Callable[[Allowance], T], deadline_s: float | None = None) -> T:
         """What `work` answers on the query thread. Raise Refusal."""

@@ -193,7 +193,7 @@ class SlowToShow(list[Points]):
 
 async def test_an_answer_that_takes_too_long_to_write_is_503() -> None:
     points = SlowToShow([Points(series("up", at=str(n)), [0], [1.0]) for n in range(1000)])
-    history = SimpleNamespace(querier=lambda: SimpleNamespace(
+    history = SimpleNamespace(querier=lambda _: SimpleNamespace(
         range=lambda *_: SimpleNamespace(kind="matrix", matrix=lambda: points, value=points, warnings=(), infos=())
     ))  # fmt: skip
     client = client_of(history, limits=Limits(deadline_s=0.2))
