@@ -3,7 +3,7 @@
 A real agent over a filled history (a day of one sample a second, 30 days of summaries) is asked heavy things one after
 another, and between them nothing. How late its event loop ran is told for each, beside the idle seconds: everything
 else the agent does waits that long. On a busy machine the loop is late by itself; `own` is the most that the agent can
-have caused, and what the budget is for. `--strict` makes more than that an exit status.
+have caused, the median of the rounds, and what the budget is for. `--strict` makes more than that an exit status.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def report(found: Sequence[tuple[str, list[Answer]]], seen: Sequence[Lag]) -> fl
         table.add_column(heading, justify="left" if heading == "asked" else "right")
     longest = 0.0
     for name, answers in found:
-        during = [one for one in seen if any(answer.begin <= one.at <= answer.end + 0.05 for answer in answers)]
-        late = [one.late * 1000 for one in during] or [0.0]
-        own = max([one.own * 1000 for one in during], default=0.0)
+        during = [[one for one in seen if answer.begin <= one.at <= answer.end + 0.05] for answer in answers]
+        late = [one.late * 1000 for looks in during for one in looks] or [0.0]
+        own = statistics.median(max([one.own * 1000 for one in looks], default=0.0) for looks in during)
         if name != "nothing":
             longest = max(longest, own)
         took = statistics.median(one.took_ms for one in answers)

@@ -26,8 +26,8 @@ class MetricFacts(Protocol):
 class HistoryFace(Storage, Protocol):
     """A history that can be asked. Every call may block, so none is made on the event loop."""
 
-    def querier(self) -> Querier:
-        """Whoever answers PromQL."""
+    def querier(self, lookback_ms: int | None = None) -> Querier:
+        """Whoever answers PromQL; with another lookback than usual where one is given."""
         ...
 
     def label_names(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Sequence[str]:

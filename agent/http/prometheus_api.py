@@ -92,7 +92,7 @@ class PrometheusApi:
                 raise _with_parameter(error) from error
             result, was_cut = _cut(result, most)
             warnings = (*result.warnings, "results truncated due to limit") if was_cut else result.warnings
-            return success(query_data(result), warnings, result.infos)
+            return success(allowed.within(query_data(result)), warnings, result.infos)
 
         if timeout_ms is not None and timeout_ms <= 0:
             raise Refusal("timeout", "query timed out in query queue")

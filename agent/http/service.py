@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, TypeAlias, TypeVar
@@ -21,7 +21,6 @@ from agent.http.desk import BusyError, Desk
 from agent.http.encoding import gathered
 from agent.http.faces import HistoryFace
 from agent.http.refusals import JSON, Refusal
-from sinks.history.promql.engine import Engine
 
 T = TypeVar("T")
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -45,6 +44,12 @@ class Allowance:
             raise QueryTimeoutError(f"query took longer than {self._seconds:.3g} s; ask for less at a time")
         return replace(self._limits, deadline_s=left)
 
+    def within(self, pieces: Iterable[T]) -> Iterator[T]:
+        """The pieces of an answer, as long as time is left. Raise QueryTimeoutError."""
+        for piece in pieces:
+            self.now()
+            yield piece
+
 
 @dataclass(slots=True)
 class Service:
@@ -65,8 +70,7 @@ class Service:
 
     def querier(self, lookback_ms: int | None = None) -> Querier:
         """Who answers PromQL, with another lookback than usual where one is given."""
-        history = self.must_history()
-        return history.querier() if lookback_ms is None else Engine(history, lookback_ms=lookback_ms)
+        return self.must_history().querier(lookback_ms)
 
     async def ask(self, work: Callable[[Allowance], T], deadline_s: float | None = None) -> T:
         """What `work` answers on the query thread. Raise Refusal."""

@@ -21,7 +21,7 @@ from agent.core.query import DEFAULT_LIMITS, Limits, Querier, Result
 from sinks.history.head import Head
 from sinks.history.naming import Metric, Names
 from sinks.history.options import MOST_UNFLUSHED_S, HistoryOptions
-from sinks.history.promql.engine import Engine
+from sinks.history.promql.engine import LOOKBACK_MS, Engine
 from sinks.history.promql.storage import SelectHints, SeriesColumns
 from sinks.history.selecting import Selection
 from sinks.history.series import Registry, Series
@@ -193,9 +193,11 @@ class History:
         """The engine's `Storage`; what is approximate about the answer is told by `querier()` only."""
         return Selection(self._head, self._store, self._registry).select(matchers, start_ms, end_ms, hints)
 
-    def querier(self) -> Querier:
-        """Who answers PromQL over this history, on any thread."""
-        return HistoryQuerier(self._head, self._store, self._registry)
+    def querier(self, lookback_ms: int | None = None) -> Querier:
+        """Who answers PromQL over this history, on any thread; with another lookback than usual where one is given."""
+        return HistoryQuerier(
+            self._head, self._store, self._registry, LOOKBACK_MS if lookback_ms is None else lookback_ms
+        )
 
     def series(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Labels]:
         """Label sets of the series that were there at some time within [start, end], ordered."""
@@ -271,10 +273,11 @@ class History:
 class HistoryQuerier:
     """A Querier that adds what history had to approximate to the warnings of the answer."""
 
-    def __init__(self, head: Head, store: Store, registry: Registry) -> None:
+    def __init__(self, head: Head, store: Store, registry: Registry, lookback_ms: int) -> None:
         self._head = head
         self._store = store
         self._registry = registry
+        self._lookback_ms = lookback_ms
 
     def _selection(self) -> Selection:
         return Selection(self._head, self._store, self._registry)
@@ -282,12 +285,12 @@ class HistoryQuerier:
     def instant(self, expr: str, time_ms: int, limits: Limits = DEFAULT_LIMITS) -> Result:
         """The value of `expr` at one moment. Raise QueryError."""
         storage = self._selection()
-        return _with_remarks(Engine(storage).instant(expr, time_ms, limits), storage)
+        return _with_remarks(Engine(storage, self._lookback_ms).instant(expr, time_ms, limits), storage)
 
     def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int, limits: Limits = DEFAULT_LIMITS) -> Result:
         """The values of `expr` at start, start + step, ... up to end. Raise QueryError."""
         storage = self._selection()
-        return _with_remarks(Engine(storage).range(expr, start_ms, end_ms, step_ms, limits), storage)
+        return _with_remarks(Engine(storage, self._lookback_ms).range(expr, start_ms, end_ms, step_ms, limits), storage)
 
 
 def _with_remarks(result: Result, storage: Selection) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.core.labels import Labels, Matcher
@@ -57,11 +57,13 @@ class _Found:
 
 @dataclass(slots=True)
 class Budget:
-    """Samples still to be read. Raise TooMuchError when there are none."""
+    """Samples still to be read. Raise TooMuchError when there are none, QueryTimeoutError when there is no time."""
 
     left: int  # 0: as many as there are
+    check: Callable[[], None]
 
     def spend(self, samples: int) -> None:
+        self.check()
         if self.left:
             self.left -= samples
             if self.left <= 0:
@@ -80,7 +82,10 @@ class Selection:
     def select(
         self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, hints: SelectHints
     ) -> list[SeriesColumns]:
-        """Every series that meets all matchers and has samples in [start, end]. Raise TooMuchError."""
+        """Every series that meets all matchers and has samples in [start, end].
+
+        Raise TooMuchError, QueryTimeoutError.
+        """
         by_source: dict[int, list[Series]] = {}
         for one in self._registry.find(matchers):
             by_source.setdefault(one.source, []).append(one)
@@ -105,7 +110,7 @@ class Selection:
         hints: SelectHints,
     ) -> dict[Labels, _Found]:  # fmt: skip
         """The samples of each label set, those of several sources put together."""
-        budget = Budget(hints.max_samples)
+        budget = Budget(hints.max_samples, hints.check)
         found: dict[Labels, _Found] = {}
         for source in sorted(by_source):
             read = self._read(reader, memory[source], source, by_source[source], plan, hints, budget)

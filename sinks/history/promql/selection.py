@@ -37,6 +37,7 @@ def _select(
         grouping=grouping,
         by=by,
         max_samples=run.budget.samples_left,
+        check=run.budget.check,
     )
     start = max(times[0] - before_ms + 1, -_FAR)  # `@ 9e15` and its like stay within what a store can compare
     found = run.storage.select(node.matchers, start, min(max(times[-1], -_FAR), _FAR), hints)

@@ -5,8 +5,8 @@ A stale marker is the NaN with the bits 0x7FF0000000000002; it ends a series. Ev
 
 import struct
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from agent.core.labels import Labels, Matcher
@@ -20,12 +20,17 @@ def is_stale(value: float) -> bool:
     return value != value and struct.pack("=d", value) == STALE_BYTES
 
 
+def nothing() -> None:
+    """For callers without a deadline."""
+
+
 @dataclass(frozen=True, slots=True)
 class SelectHints:
     """What the samples are for, so that a store may choose a tier. It may ignore all of it.
 
     `range_ms` is 0 for an instant selector; `function` is the call or aggregation directly around it, "" for none;
-    `max_samples` is what the query may still read: a store raises TooMuchError rather than load more.
+    `max_samples` is what the query may still read: a store raises TooMuchError rather than load more. `check` raises
+    QueryTimeoutError past the query's deadline: call it now and then.
     """
 
     step_ms: int = 0
@@ -35,6 +40,7 @@ class SelectHints:
     grouping: tuple[str, ...] = ()
     by: bool = False
     max_samples: int = 0
+    check: Callable[[], None] = field(default=nothing, compare=False, repr=False)
 
 
 class WindowAnswers(Protocol):

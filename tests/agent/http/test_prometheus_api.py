@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.query import Limits
+from agent.core.query import Limits, Points
 from agent.http.desk import BusyError, Desk
 from sinks.history.history import History
-from tests.agent.http.asking import END_S, START_S, Client, client_of
+from tests.agent.http.asking import END_S, START_S, Client, client_of, series
 
 LOAD_SERIES = {"__name__": "node_load1", "instance": "web1", "job": "node"}
 
@@ -177,6 +179,25 @@ async def test_what_costs_too_much_is_422_and_what_takes_too_long_503(history: H
     assert (answer.status, answer.json()["errorType"]) == (422, "execution")
     slow = client_of(history, limits=Limits(deadline_s=1e-6))
     answer = await slow.get("/api/v1/query", {"query": "sum(node_load1)", "time": END_S})
+    assert (answer.status, answer.json()["errorType"]) == (503, "timeout")
+
+
+class SlowToShow(list[Points]):
+    """Points that take their time once they are asked for."""
+
+    def __iter__(self) -> Iterator[Points]:
+        for one in super().__iter__():
+            time.sleep(0.03)
+            yield one
+
+
+async def test_an_answer_that_takes_too_long_to_write_is_503() -> None:
+    points = SlowToShow([Points(series("up", at=str(n)), [0], [1.0]) for n in range(1000)])
+    history = SimpleNamespace(querier=lambda _: SimpleNamespace(
+        range=lambda *_: SimpleNamespace(kind="matrix", matrix=lambda: points, value=points, warnings=(), infos=())
+    ))  # fmt: skip
+    client = client_of(history, limits=Limits(deadline_s=0.2))
+    answer = await client.get("/api/v1/query_range", {**RANGE, "query": "up"})
     assert (answer.status, answer.json()["errorType"]) == (503, "timeout")
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.core.clock import NS
 from agent.core.labels import Labels, Matcher, labels_of
 from agent.core.model import Group, Tag, Tick, counter, gauge
+from agent.core.query import QueryTimeoutError
 from sinks.history.columns import ABSENT_BYTES
 from sinks.history.history import History
 from sinks.history.promql.storage import STALE, SelectHints
@@ -219,6 +220,28 @@ def test_what_memory_holds_is_answered_without_the_file(tmp_path: Path, monkeypa
     with pytest.raises(AssertionError, match="the file is read"):
         history.querier().instant("rate(place_x[100m])", now)
     monkeypatch.undo()
+    history.close()
+
+
+def test_reading_stops_at_the_deadline_of_the_query(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    for block in range(20):
+        for second in range(10):
+            history.append(at(block * 10 + second, {"a": float(second)}))
+        assert history.write()
+    looks = iter(range(5))
+
+    def check() -> None:
+        if next(looks) == 4:
+            raise QueryTimeoutError("late")
+
+    with pytest.raises(QueryTimeoutError):
+        history.select(place("a"), -(2**62), 2**62, SelectHints(check=check))
+    history.close()
+    history = opened(tmp_path)
+    looks = iter(range(5))
+    with pytest.raises(QueryTimeoutError):
+        history.select(place("a"), -(2**62), 2**62, SelectHints(check=check))
     history.close()
 
 

@@ -183,6 +183,8 @@ def test_a_value_inside_a_bucket_is_that_of_the_bucket_before_and_said_so(coarse
     expected = coarse.right.instant('place_x{at="gauge"}', END - 20 * HOUR)
     assert [s.value for s in found.vector()] == [s.value for s in expected.vector()]
     assert any("1h" in warning for warning in found.warnings)
+    with_lookback = coarse.history.querier(60_000).instant('place_x{at="gauge"}', END - 20 * HOUR + 777_000)
+    assert (with_lookback.vector(), with_lookback.warnings) == (found.vector(), found.warnings)
 
 
 @pytest.mark.parametrize("function", OTHERS)
