@@ -259,11 +259,13 @@ class AlertKeeper:
             outcome: Outcome = Retryable("no receiver of that name any more", kind="gone")
         else:
             outcome = await self._attempt(receiver, notifier, claimed)
-        if isinstance(outcome, Exception):
+        before = desk.deliveries.get(receiver)
+        was_failing = before is not None and before.failing_since is not None
+        if isinstance(outcome, SentReceipt):
+            log.info("notify.sent", receiver=receiver, reason=claimed.notification.reason)
+        elif not (was_failing and isinstance(outcome, Retryable)):  # `alerts log` has every try, /metrics counts them
             log.warning("notify.failed", receiver=receiver, reason=str(outcome), attempt=claimed.attempt,
                         exc_info=outcome.__cause__)  # fmt: skip
-        else:
-            log.info("notify.sent", receiver=receiver, reason=claimed.notification.reason)
         await self.on_desk(lambda desk: desk.done(claimed, outcome, self.now()))
         self._wake.set()
 

@@ -5,21 +5,27 @@ Budgets: 1,000 rules over 1,000 series in 2 s; the rules of a host, each 15 s, 0
 
 from __future__ import annotations
 
+import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agent.core.clock import FakeClock
+from agent.core.clock import NS, FakeClock
 from agent.core.labels import labels_of
 from agent.promql_language import PromQL
+from agent.rule_sets import load_rules
 from alerting.dependencies import NothingKnown
 from alerting.engine import Engine
+from alerting.options import RulesOptions
 from alerting.rule_files import parse_rules
 from benchmarks.each import note_each
 from sinks.history.history import History
 from sinks.history.options import HistoryOptions
+from tests.collectors.every import FIRST_SLOT_S, run_twice
+from tests.collectors.hosts import HostTree
 
 T0 = 1_700_000_000
 HISTORY_S = 600
@@ -42,6 +48,36 @@ def rules(count: int, threshold: str) -> str:
             lines += [f"  - alert: A{at}", f"    expr: {expr}", "    for: 5m", "    labels: {severity: warning}",
                       "    annotations: {summary: '{{ $labels.n }} is at {{ $value | humanize }}'}"]  # fmt: skip
     return "\n".join(lines)
+
+
+def default_rules_on_a_host(directory: Path) -> Engine:
+    """The rules that come with the agent, over five minutes of what the collectors see of the tests' smaller host."""
+    history = History(HistoryOptions(), str(directory / "history"), FakeClock(FIRST_SLOT_S), "host")
+    ticks = [tick for one in run_twice(HostTree("small", directory)) for tick in one.ticks]
+    for at in range(0, 300, 15):
+        for tick in ticks:
+            history.append(replace(tick, time_ns=tick.time_ns + at * NS))
+    found = Engine(history.querier(), history, NothingKnown())
+    found.load(load_rules(RulesOptions(), "/nowhere").groups, FIRST_SLOT_S)
+    return found
+
+
+def test_the_default_rules(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """All of them once, which happens four times a minute; `cpu_s_per_min` is the processor's time of that."""
+    judged = default_rules_on_a_host(tmp_path)
+    moments = iter(range(FIRST_SLOT_S + 300, FIRST_SLOT_S + 600))
+    spent: list[float] = []
+
+    def evaluate() -> None:
+        began, at = time.thread_time(), float(next(moments))
+        for key in judged.groups:
+            judged.evaluate(key, at)
+        spent.append(time.thread_time() - began)
+
+    benchmark.pedantic(evaluate, rounds=40, warmup_rounds=2)  # type: ignore[no-untyped-call]
+    benchmark.extra_info["cpu_s_per_min"] = 4 * statistics.median(spent)
+    note_each(benchmark, "rule", sum(len(group.rules) for group in judged.groups.values()))
+    assert judged.failures == 0
 
 
 def engine(directory: Path, series: int, text: str) -> Engine:

@@ -80,6 +80,7 @@ def test_a_receiver_that_is_down_gets_the_present_state_when_it_is_back(site: Si
     site.hook.wait_for(3, 60.0)
     assert set(site.messages()) == {"firing"}
     wait_until(lambda: "at try 3" in site.ask("alerts_log")[-1]["sentence"], "the delivery is noted")
+    assert site.agent.log.count("notify.failed") == 1
 
 
 def test_a_reload_with_a_broken_rule_keeps_the_rules_there_are(site: Site) -> None:
