@@ -60,6 +60,11 @@ class OwnDiskAgent(Agent):
         """Which calls the file system refused, and how."""
         return " ".join(self.health()["journal"]["errors"])
 
+    def newest_printed(self) -> int:
+        """The second of the newest reading that was printed, the first of which may still be on its way."""
+        wait_until(lambda: slots(printed_points(self.log), "mem"), "a reading")
+        return slots(printed_points(self.log), "mem")[-1]
+
     def journal_state(self) -> str:
         state: str = self.health()["journal"]["state"]
         return state
@@ -97,8 +102,8 @@ def test_a_disk_that_takes_nothing_for_a_while_costs_nothing(
         agent.remount("ro")
         wait_until(lambda: "EROFS" in agent.refusals(), "the journal to fail", 20, every=0.1)
     assert "journal" in agent.health()["failing"]
-    failed_at = slots(printed_points(agent.log), "mem")[-1]
-    wait_until(lambda: slots(printed_points(agent.log), "mem")[-1] >= failed_at + 3, "readings all the same")
+    failed_at = agent.newest_printed()
+    wait_until(lambda: agent.newest_printed() >= failed_at + 3, "readings all the same")
     assert agent.health()["journal"]["dropped_records"] == 0
     if fault == "read-only":
         agent.remount("rw")
@@ -119,8 +124,8 @@ def test_an_outage_on_a_full_disk_is_remembered_as_far_as_memory_goes(victoriame
             proxy.refuse()
             agent.fill()
             wait_until(lambda: agent.journal_state() == "failing", "the journal to fail", 20, every=0.1)
-            first = slots(printed_points(agent.log), "mem")[-1]
-            wait_until(lambda: slots(printed_points(agent.log), "mem")[-1] >= first + 3, "some slots")
+            first = agent.newest_printed()
+            wait_until(lambda: agent.newest_printed() >= first + 3, "some slots")
             proxy.pass_through()
             wait_until(lambda: agent.health()["sinks"]["store"]["state"] == "ok", "the sink to be back", 30)
             assert agent.journal_state() == "failing"
