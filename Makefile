@@ -90,6 +90,7 @@ golden: dev-env  ## write the golden files anew; read the difference before you 
 
 docs: dev-env    ## write the generated pages of the manual anew
 	$(BIN)/python -m agent.config.reference > docs/configuration.md
+	$(BIN)/python -m agent.config.backup_reference > docs/backup-options.md
 	$(BIN)/python -m agent.metrics_reference > docs/metrics.md
 
 lock:            ## write the lock files anew (needs uv)

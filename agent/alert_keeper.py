@@ -27,6 +27,7 @@ from alerting.book import Book
 from alerting.dependencies import Dependencies
 from alerting.desk import Desk, Policy, sample_notification
 from alerting.engine import EPOCH_S, Engine, Evaluation, Recorder
+from alerting.inhibition import is_for_people
 from alerting.judge import Surroundings, told
 from alerting.notify.message import Alert, DigestNote, Notifier, SentReceipt
 from alerting.options import AlertingOptions
@@ -288,9 +289,9 @@ class AlertKeeper:
         detail = outcome.detail if isinstance(outcome, SentReceipt) else str(outcome)
         return {"receiver": receiver, "sent": is_sent, "detail": detail, "rendered": notifier.preview(note)}
 
-    def note(self, note: DigestNote) -> None:
+    def note(self, is_good: bool, text: str) -> None:
         """A line for the next digests, such as the result of a backup."""
-        self._in_background(self._note(note))
+        self._in_background(self._note(DigestNote(self.now(), is_good, text)))
 
     async def _note(self, note: DigestNote) -> None:
         await self._opened.wait()
@@ -344,7 +345,7 @@ class AlertKeeper:
     def _told(self) -> list[Alert]:
         """What fires, and what was lately resolved."""
         found = [(state.rule, one) for state, one in self.engine.alerts() if one.phase != "pending"]
-        return [told(rule, one, self._around) for rule, one in found]
+        return [told(rule, one, self._around) for rule, one in found if is_for_people(one.labels)]
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside everything else; a file or a thread that fails is said."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent import backup_metrics
-from agent.core.clock import NS, Clock
+from agent.backup_board import Board, Stat
+from agent.core.clock import Clock
 from agent.places import JOBS_DIRECTORY
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from backup.scheduler import Scheduler
 
 log = structlog.get_logger("backup")
+Note = Callable[[bool, str], None]
 
 DRILLS_FILE: Final = "backup-drill-runs.json"
+PLAN_EVERY_S: Final = 60.0  # when each job runs next is worked out
 # What belongs to the daemon's own life, or is set by the runner.
 _NOT_HANDED_ON: Final = frozenset({"PATH", "LANG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
                                    "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID"})  # fmt: skip
@@ -65,19 +67,21 @@ class BackupKeeper:
     """The jobs and their schedule. Belongs to the event loop.
 
     `worker`: the command that runs a job, without its name; with `--drill` it drills. `socket`: where jobs are run
-    instead, as root, by a process that is not ours.
+    instead, as root, by a process that is not ours. `stat` is os.statvfs with a deadline. `note` takes a sentence about
+    each run and drill, and whether it is a good one.
     """
 
     def __init__(self, jobs: Mapping[str, Job], state_dir: str, clock: Clock, worker: Sequence[str], *,
-                 socket: str | None = None) -> None:  # fmt: skip
+                 socket: str | None = None, stat: Stat = os.statvfs,
+                 note: Note = lambda _is_good, _text: None) -> None:  # fmt: skip
         self._state_dir = os.path.abspath(state_dir)
         self._clock = clock
         self._worker = tuple(worker)
         self._socket = socket
-        self._jobs: dict[str, Job] = {}
-        self._results: dict[str, Result] = {}
-        self._stamps: dict[str, tuple[int, int]] = {}
-        self._progress: dict[str, dict[str, Any]] = {}
+        self._note = note
+        self._board = Board(self._state_dir, clock, stat)
+        self._board.told = self._say
+        self._planned_at: float | None = None
         self._schedulers: tuple[Scheduler, ...] = ()
         self._has_jobs = asyncio.Event()
         self._trouble: str | None = None
@@ -94,18 +98,17 @@ class BackupKeeper:
 
     def reload(self, jobs: Mapping[str, Job]) -> None:
         """Take other jobs from now on; a run that is on goes on."""
-        self._jobs = dict(jobs)
+        self._board.take(jobs)
         if self._schedulers:
             self._schedule()
-        if not jobs:
-            return
-        self._results = {name: self._known(name) for name in jobs}
-        self._has_jobs.set()
+        if jobs:
+            self._has_jobs.set()
 
     def _schedule(self) -> None:
         backups, drills = self._schedulers
-        backups.reload(self._jobs)
-        drills.reload(_drills(self._jobs))
+        backups.reload(self._board.jobs)
+        drills.reload(_drills(self._board.jobs))
+        self._planned_at = None
 
     async def run(self) -> None:
         """Until cancelled; without a job, wait for a reload that brings one. A run that is on is ended then."""
@@ -134,9 +137,9 @@ class BackupKeeper:
 
         runner, driller = self._runners()
         return (
-            Scheduler(self._jobs, runner, os.path.join(self._state_dir, histories.FILE_NAME), self._clock,
+            Scheduler(self._board.jobs, runner, os.path.join(self._state_dir, histories.FILE_NAME), self._clock,
                       on_event=self._heard, on_outcome=self._ran),
-            Scheduler(_drills(self._jobs), driller, os.path.join(self._state_dir, DRILLS_FILE), self._clock,
+            Scheduler(_drills(self._board.jobs), driller, os.path.join(self._state_dir, DRILLS_FILE), self._clock,
                       on_event=lambda _: None, on_outcome=self._drilled),
         )  # fmt: skip
 
@@ -163,7 +166,7 @@ class BackupKeeper:
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         name = str(event.get("job", ""))
-        now = self._progress.setdefault(name, {"phase": "starting", "raw_bytes": 0, "stored_bytes": 0})
+        now = self._board.progress.setdefault(name, {"phase": "starting", "raw_bytes": 0, "stored_bytes": 0})
         match event.get("event"):
             case "phase":
                 now["phase"] = str(event.get("phase"))
@@ -171,124 +174,77 @@ class BackupKeeper:
                     log.info("backup.started", job=name)
             case "progress":
                 now["raw_bytes"], now["stored_bytes"] = event.get("raw_bytes"), event.get("stored_bytes")
+            case "heartbeat":
+                self._heard_of_heartbeat(name, event.get("error"))
             case _:
                 pass  # the rest comes again in the result
 
     def _ran(self, name: str, outcome: Outcome) -> None:
-        self._progress.pop(name, None)
+        self._board.progress.pop(name, None)
+        self._planned_at = None
         if outcome.status == "busy":
             log.info("backup.busy", job=name, reason=outcome.error)
             return
-        known = self._fresh(name)
-        known.ran(outcome.result, outcome.status, outcome.error, self._now())
-        self._save(name, known)
+        known = self._board.known(name)
+        known.ran(outcome.result, outcome.status, outcome.error, self._board.now())
+        self._board.keep(name, known)
         if outcome.status == "fail":
             log.error("backup.failed", job=name, reason=outcome.error)
         else:
             log.info("backup.done", job=name, status=outcome.status, backup=known.backup, took_s=known.duration_s,
                      warnings=len(known.warnings))  # fmt: skip
+        self._say(name, known)
 
     def _drilled(self, name: str, outcome: Outcome) -> None:
+        self._planned_at = None
         if outcome.status == "busy":
             return
-        known = self._fresh(name)
+        known = self._board.known(name)
         known.was_drilled(outcome.result, outcome.status, outcome.error)
-        self._save(name, known)
+        self._board.keep(name, known)
         if outcome.status == "fail":
             log.error("backup.drill_failed", job=name, reason=outcome.error)
+            self._note(False, f"restore drill of {name} failed: {outcome.error}")
         else:
             log.info("backup.drilled", job=name, rto_s=known.rto_s)
+            self._note(True, f"restore drill of {name} passed in {known.rto_s:g} s")
+
+    def _say(self, name: str, known: Result) -> None:
+        self._note(known.status == "ok", known.sentence(name))
+
+    def _heard_of_heartbeat(self, name: str, error: str | None) -> None:
+        if error and error != self._board.heartbeat_errors.get(name):
+            log.warning("backup.heartbeat_failed", job=name, reason=error, consequence="the backup is not harmed")
+        self._board.heartbeat_errors[name] = error
 
     # What is known.
 
-    def _known(self, name: str) -> Result:
-        """From its file; a job seen for the first time gets one, so that its age counts from now."""
-        from agent import backup_results
-
-        found = backup_results.load(self._state_dir, name)
-        if found is not None:
-            return found
-        found = backup_results.Result(self._now())
-        self._save(name, found)
-        return found
-
-    def _save(self, name: str, result: Result) -> None:
-        from agent import backup_results
-
-        self._results[name] = result
-        try:
-            backup_results.save(self._state_dir, name, result)
-        except OSError as error:
-            # Memory has it; only a restart would forget.
-            log.error("backup.result_not_kept", job=name, reason=str(error))
-
-    def _fresh(self, name: str) -> Result:
-        """What is known now: a person may have run the job at the command line."""
-        from agent import backup_results
-
-        try:
-            status = os.stat(backup_results.file_of(self._state_dir, name))
-            stamp = (status.st_mtime_ns, status.st_ino)
-        except OSError:
-            stamp = None
-        if stamp is not None and stamp != self._stamps.get(name):
-            self._stamps[name] = stamp
-            self._results[name] = backup_results.load(self._state_dir, name) or self._results[name]
-        if name not in self._results:
-            self._results[name] = backup_results.Result(self._now())  # the job went in a reload while it ran
-        return self._results[name]
+    def _plan(self) -> None:
+        """When each job runs next; worked out anew now and then, because it costs half a millisecond a job."""
+        now = self._clock.monotonic()
+        if self._planned_at is None or now - self._planned_at >= PLAN_EVERY_S:
+            self._planned_at = now
+            self._board.runs_at, self._board.drills_at = (
+                {name: run.at for name, run in one.next_runs().items() if run is not None} for one in self._schedulers
+            ) if self._schedulers else ({}, {})  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
         """For /health. `state`: failing when a job's last run or drill failed, or none can be scheduled."""
-        coming = [{name: run.at for name, run in one.next_runs().items() if run is not None}
-                  for one in self._schedulers] or [{}, {}]  # fmt: skip
-        jobs = {
-            name: self._job_summary(name, job, coming[0].get(name), coming[1].get(name))
-            for name, job in self._jobs.items()
-        }
+        self._plan()
+        jobs = {name: self._board.summary(name) for name in self._board.jobs}
         trouble = self._trouble or next((one.problem for one in self._schedulers if one.problem is not None), None)
         is_failing = trouble is not None or any("fail" in (one["status"], one["drill"]) for one in jobs.values())
         running = next((one.running for one in self._schedulers if one.running is not None), None)
         return {"state": "failing" if is_failing else "ok", "error": trouble, "running": running, "jobs": jobs}
 
-    def _job_summary(self, name: str, job: Job, runs_at: float | None, drills_at: float | None) -> dict[str, Any]:
-        known = self._fresh(name)
-        return {
-            "status": known.status, "error": known.error, "enabled": job.enabled, "backup": known.backup,
-            "last_success_at": known.last_success_at, "duration_s": known.duration_s, "warnings": known.warnings,
-            "drill": known.drill_status, "drill_error": known.drill_error, "last_drill_at": known.drill_at,
-            "rto_s": known.rto_s, "rpo_s": job.rpo, "age_s": round(self._age(known), 1),
-            "next_run_at": runs_at, "next_drill_at": drills_at,
-            "progress": self._progress.get(name),
-            "targets": {
-                target: {"status": one.status, "error": one.error, "last_success_at": one.last_success_at,
-                         "last_verified_at": one.last_verified_at, "size_bytes": one.size_bytes,
-                         "backups": one.backups}
-                for target, one in known.targets.items() if target in job.targets
-            },
-        }  # fmt: skip
-
-    def _age(self, known: Result) -> float:
-        return max(0.0, self._now() - (known.last_success_at or known.known_since))
+    def listing(self) -> dict[str, Any]:
+        """For `/api/v1/backups`: each job with its last result, its next run and what is kept of it."""
+        return {**self.summary(), "jobs": [self._board.listing(name) for name in self._board.jobs]}
 
     def readings(self) -> Iterator[Reading]:
         """One reading a job, one a target of it, one a state."""
-        for name, job in self._jobs.items():
-            known = self._fresh(name)
-            yield backup_metrics.JOB.row((name,), (
-                self._age(known), job.rpo, known.rto_s, job.rto,
-                (known.drill_at or 0.0) if job.drill is not None or known.drill_at else None, known.duration_s,
-            ))  # fmt: skip
-            for target in job.targets:
-                copies = known.targets.get(target)
-                if copies is None:
-                    yield backup_metrics.TARGET.row((name, target), (0.0, 0.0, None))
-                else:
-                    yield backup_metrics.TARGET.row((name, target), (
-                        copies.last_success_at or 0.0, copies.last_verified_at or 0.0, copies.size_bytes,
-                    ))  # fmt: skip
-            for state in backup_metrics.STATES:
-                yield backup_metrics.STATE.row((name, state), (known.status == state,))
+        self._plan()
+        yield from self._board.readings()
 
     # What people ask over the control socket.
 
@@ -301,22 +257,19 @@ class BackupKeeper:
         from agent.control import ControlError
 
         name = str(request.get("job", ""))
-        if name not in self._jobs:
-            known = ", ".join(self._jobs)
+        if name not in self._board.jobs:
+            known = ", ".join(self._board.jobs)
             raise ControlError(f"{name}: no such job; " + (f"there are: {known}" if known else "put one into backup.d"))
         if not self._schedulers or self._is_ended:
             raise ControlError(f"{name}: jobs do not run now" + (f": {self._trouble}" if self._trouble else ""))
         is_drill = request.get("drill") is True
-        if is_drill and self._jobs[name].drill is None:
+        if is_drill and self._board.jobs[name].drill is None:
             raise ControlError(f"{name}: has no drill; write a section drill into its file")
         self._schedulers[1 if is_drill else 0].request(name)
         return f"{name}: {'drilled' if is_drill else 'runs'} as soon as no other job runs"
 
     async def _asked_to_list(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return self.summary()
-
-    def _now(self) -> float:
-        return self._clock.wall_ns() / NS
 
 
 def _drills(jobs: Mapping[str, Job]) -> dict[str, Job]:

@@ -9,19 +9,42 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+
+from agent.core.units import format_duration, rough_size
 
 DIRECTORY = "backup-results"
 _MOST_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
+class Kept:
+    """One backup on a target, as its manifest has it. Times in Unix seconds."""
+
+    id: str
+    finished_at: float
+    raw_bytes: int
+    stored_bytes: int
+    complete: bool
+    verified: bool
+    level: int
+    verified_at: float | None = None
+    drilled_at: float | None = None
+    rto_s: float | None = None
+    pinned: bool = False
+
+
+@dataclass(slots=True)
 class Copies:
-    """What one target holds of a job. Times in Unix seconds, None: never; `size_bytes` of its newest copy."""
+    """What one target holds of a job. Times in Unix seconds, None: never; `size_bytes` of its newest copy.
+
+    `kept`: the newest of its backups as of the last command that looked, oldest first. `expected_bytes`: of the next
+    copy; `free_bytes`: of the target after the last run, None where it cannot say.
+    """
 
     status: str = "never"
     error: str | None = None
@@ -29,6 +52,9 @@ class Copies:
     last_verified_at: float | None = None
     size_bytes: int | None = None
     backups: int | None = None
+    expected_bytes: int | None = None
+    free_bytes: int | None = None
+    kept: list[Kept] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -53,6 +79,16 @@ class Result:
         """When the newest good copy was finished, wherever it is."""
         return max((one.last_success_at for one in self.targets.values() if one.last_success_at), default=None)
 
+    def sentence(self, job: str) -> str:
+        """What the last run came to."""
+        if self.status == "fail":
+            return f"backup {job} failed: {self.error or 'no reason given'}"
+        sizes = [one.size_bytes for one in self.targets.values() if one.status == "ok" and one.size_bytes is not None]
+        size = f", {rough_size(max(sizes))}" if sizes else ""
+        took = f" in {format_duration(max(1, round(self.duration_s)))}" if self.duration_s is not None else ""
+        warnings = f" with warnings: {'; '.join(self.warnings)}" if self.status == "warn" else ""
+        return f"backup {job} is done{size}{took}{warnings}"
+
     def ran(self, said: Mapping[str, Any], status: str, error: str | None, now: float) -> None:
         """Take the result of a run as its worker said it; one that died said nothing, and its targets stay."""
         if status == "busy":
@@ -67,13 +103,27 @@ class Result:
             copies.last_verified_at = told["last_verified_at"] or copies.last_verified_at
             if told["status"] == "ok":
                 copies.size_bytes, copies.backups = told["stored_bytes"], told["backups"]
+                copies.kept = msgspec.convert(told["kept"], list[Kept])
+                copies.expected_bytes, copies.free_bytes = told["expected_bytes"], told["free_bytes"]
             if told.get("last_drill_at") is not None:
                 self.drill_at = max(self.drill_at or 0.0, told["last_drill_at"])
 
-    def was_verified(self, target: str, at: float | None) -> None:
-        """A copy on that target was read again and was right."""
-        if target in self.targets and at is not None:
-            self.targets[target].last_verified_at = at
+    def changed(self, target: str, summary: Mapping[str, Any]) -> None:
+        """A backup on that target was verified, pinned or drilled; `summary` is its manifest's."""
+        copies = self.targets.get(target)
+        if copies is None:
+            return
+        now = msgspec.convert(summary, Kept)
+        copies.kept = [now if one.id == now.id else one for one in copies.kept]
+        if now.verified and now.verified_at is not None:
+            copies.last_verified_at = max(copies.last_verified_at or 0.0, now.verified_at)
+
+    def went(self, target: str, ids: Collection[str]) -> None:
+        """Backups were deleted from that target."""
+        copies = self.targets.get(target)
+        if copies is not None:
+            copies.kept = [one for one in copies.kept if one.id not in ids]
+            copies.backups = None if copies.backups is None else max(0, copies.backups - len(ids))
 
     def was_drilled(self, said: Mapping[str, Any], status: str, error: str | None) -> None:
         """Take the result of a drill."""
@@ -82,6 +132,10 @@ class Result:
         self.drill_status, self.drill_error = status, error
         if status == "ok":
             self.drill_at, self.rto_s = said["started_at"], said["rto_s"]
+            copies = self.targets.get(said["target"])
+            for one in copies.kept if copies is not None else ():
+                if one.id == said["backup"]:
+                    one.drilled_at, one.rto_s = self.drill_at, self.rto_s
 
 
 def load(state_dir: str, job: str) -> Result | None:

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agent import __version__, backup_keeper, interpreter, journal_metrics, sdnotify, signals, statedir
-from agent.alert_api import operations
+from agent import (
+    __version__,
+    alert_api,
+    backup_api,
+    backup_keeper,
+    interpreter,
+    journal_metrics,
+    sdnotify,
+    signals,
+    statedir,
+)
 from agent.alert_commands import CHANGING, AlertCommands
 from agent.alert_faces import AlertsView
 from agent.alert_keeper import AlertKeeper
@@ -21,6 +30,7 @@ from agent.backup_keeper import BackupKeeper
 from agent.config import DEFAULT_FILE, ConfigError, Entry, Loaded, Settings
 from agent.control import Command, ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
+from agent.core.isolation import call_soon
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
 from agent.health import health_of
@@ -69,8 +79,13 @@ class Daemon:
         self._backups: BackupKeeper | None = None
         self._alerts: AlertKeeper | None = None
         self._alert_commands = AlertCommands(lambda: self._alerts)
-        self._http.alerts, self._http.more = AlertsView(lambda: self._alerts), operations(self._alert_commands)
+        self._http.alerts = AlertsView(lambda: self._alerts)
+        self._http.more = (
+            *alert_api.operations(self._alert_commands),
+            *backup_api.operations(lambda: self._backups),
+        )
         self._stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._started_at = time.monotonic()
         self._is_up = False
         self._has_been_ready = False
@@ -126,6 +141,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Start, run until SIGTERM or SIGINT, stop cleanly. Raise ListenError, StateDirError, OSError at the start."""
+        self._loop = asyncio.get_running_loop()
         faulthandler.enable()  # SIGABRT, which the watchdog sends, prints every thread's stack
         signals.install(self.stop, self._reload_quietly)
         lock = statedir.claim(self._settings.state_dir)
@@ -235,7 +251,20 @@ class Daemon:
         else:
             for warning in warnings:
                 log.warning("config.warning", message=str(warning))
-        return BackupKeeper(jobs, self._settings.state_dir, self._clock, argv, socket=socket)
+        return BackupKeeper(
+            jobs,
+            self._settings.state_dir,
+            self._clock,
+            argv,
+            socket=socket,
+            stat=self._stat_helper,
+            note=self._note_backup,
+        )
+
+    def _note_backup(self, is_good: bool, text: str) -> None:
+        """What a backup came to belongs into the digests; the thread that reads measurements may have learned it."""
+        if self._alerts is not None and self._loop is not None:
+            call_soon(self._loop, self._alerts.note, is_good, text)
 
     def _beside(self, name: str) -> str:
         """A directory beside the configuration file."""

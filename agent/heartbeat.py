@@ -13,18 +13,13 @@ import structlog
 from agent.core.clock import Clock
 from agent.core.errors import Rejected, Retryable
 from agent.core.isolation import Worker
+from agent.healthchecks import address
 from alerting.notify.http import check, request
 from alerting.options import HeartbeatOptions
 
 log = structlog.get_logger("heartbeat")
 
 _MOST_REASON_BYTES = 2000
-
-
-def address(url: str, suffix: str) -> str:
-    """The address with `/start` or `/fail` behind its path; a query stays behind."""
-    path, question, query = url.partition("?")
-    return f"{path.rstrip('/')}/{suffix}{question}{query}" if suffix else url
 
 
 class Heartbeat:

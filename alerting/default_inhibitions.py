@@ -1,4 +1,7 @@
-"""Which of the rules that come with the agent say the same twice: the graver one keeps the other quiet."""
+"""Which of the rules that come with the agent keep others quiet: the graver of two, and a backup that runs.
+
+What a backup does to its own host is no news while it runs. Where the rule BackupRuns is off there is no such quiet.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ _PAIRS: Final = (
     ("HostMemoryExhausted", "HostMemoryLow", ("instance",)),
     ("AgentSinkNeedsYou", "AgentSinkDown", ("instance", "sink")),
     ("BackupOverdue", "BackupFailed", ("instance", "exported_job")),
+    ("BackupRuns", "HostCpuBusy", ("instance",)),
+    ("BackupRuns", "HostCpuPressure", ("instance",)),
+    ("BackupRuns", "HostIoPressure", ("instance",)),
+    ("BackupRuns", "HostDiskSaturated", ("instance",)),
+    ("BackupRuns", "HostSwapping", ("instance",)),
 )
 
 

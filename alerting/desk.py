@@ -20,7 +20,7 @@ from alerting import desk_state
 from alerting.book import Book
 from alerting.flap import FlapDamper, FlapPolicy
 from alerting.grouping import Decision, Dispatcher
-from alerting.inhibition import Inhibitor, InhibitRule
+from alerting.inhibition import Inhibitor, InhibitRule, is_for_people
 from alerting.intervals import TimeInterval
 from alerting.muting import Muting
 from alerting.notify.message import Alert, DigestNote, Notification, Notifier, SentReceipt, printable
@@ -187,7 +187,7 @@ class Desk:
 
     def _pass_on(self, alerts: Collection[Alert], now: float) -> list[Decision]:
         self._muting.inhibitor.update(alerts)
-        decisions = self._dispatcher.update(alerts, now)
+        decisions = self._dispatcher.update([one for one in alerts if is_for_people(one.labels)], now)
         for alert in alerts:
             if not alert.is_firing and self._muting.silences.resolved(alert.fingerprint, now):
                 self._dispatcher.look_again(now)
@@ -311,13 +311,16 @@ class Desk:
     def quiet(self, labels: Labels, now: float) -> str:
         """Why an alert with these labels would not be told now, in a sentence; "" when it would."""
         with self._lock:
+            if not is_for_people(labels):
+                return "for nobody: it only keeps others quiet"
             alert = printable(Alert(labels))
             reasons = [self._muting.judge(alert, route, now) for route in self._policy.root.matching(alert.labels)]
             return "; ".join(dict.fromkeys(mute.sentence for mute in reasons if mute is not None))
 
     def receivers(self, labels: Labels) -> list[str]:
         """Who is told of an alert with these labels."""
-        return list(dict.fromkeys(route.receiver for route in self._policy.root.matching(labels) if route.receiver))
+        routes = self._policy.root.matching(labels) if is_for_people(labels) else []
+        return list(dict.fromkeys(route.receiver for route in routes if route.receiver))
 
     def log(self, limit: int = 100, receiver: str | None = None, since: float = 0.0) -> list[Entry]:
         """The latest decisions, oldest first. Raise sqlite3.Error."""

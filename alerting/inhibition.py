@@ -13,6 +13,13 @@ from agent.core.labels import Labels, Matcher, select, value_of
 from alerting.matching import parse_matchers
 from alerting.notify.message import Alert
 
+_NOTIFY = "notify"  # a label: alerts on which it says `never` are for the rules below alone
+
+
+def is_for_people(labels: Labels) -> bool:
+    """Whether somebody is to be told of such an alert; otherwise it only keeps others quiet."""
+    return value_of(labels, _NOTIFY) != "never"
+
 
 @dataclass(frozen=True, slots=True)
 class InhibitRule:

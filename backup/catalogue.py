@@ -10,6 +10,9 @@ from backup.errors import Damaged, TargetFailed
 from backup.manifest import FILE_NAME, MOST_BYTES, Manifest, is_backup_id, seal, unseal
 from backup.target import Target
 
+FORECAST_MARGIN = 1.1  # on the largest of the last backups
+_FORECAST_FROM = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -17,6 +20,11 @@ class Catalogue:
 
     manifests: tuple[Manifest, ...]
     damaged: tuple[str, ...]  # one sentence each
+
+    def forecast(self) -> int:
+        """Bytes that the next backup will probably take; 0 when nobody knows."""
+        complete = [one.stored_bytes for one in self.manifests if one.is_complete]
+        return round(FORECAST_MARGIN * max(complete[-_FORECAST_FROM:], default=0))
 
     def newest_verified(self) -> Manifest | None:
         return next((one for one in reversed(self.manifests) if one.is_verified), None)

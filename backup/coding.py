@@ -78,7 +78,8 @@ def decode_steps(coding: Coding, identity: str | None) -> list[Step]:
     steps = []
     if coding.is_encrypted:
         if identity is None:
-            raise Refused("the archive is encrypted; name a file with a private key: encryption.identity")
+            raise Refused("the archive is encrypted; name a file with a private key: --identity FILE, or "
+                          "encryption.identity in the job")  # fmt: skip
         steps.append(Step(("age", "--decrypt", "-i", identity)))
     if coding.compression == "zstd":
         # A frame may ask for a window of 2 GiB; ours need 2 MiB at level 3 and 8 MiB at 19.

@@ -20,7 +20,10 @@ LEVEL = 4
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a drill found. `rto_s`: seconds in which the archives were read, restored and looked at."""
+    """What a drill found. `rto_s`: seconds in which the archives were read, restored and looked at.
+
+    `target`: what the job calls the target that the copy was on.
+    """
 
     backup: str
     job: str
@@ -28,6 +31,7 @@ class Evidence:
     rto_s: float
     archives: Mapping[str, Sequence[Outcome]]
     error: str | None = None
+    target: str = ""
 
     @property
     def is_passed(self) -> bool:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.core.options import option
+from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Percent, Seconds
 from backup.assertions import Assertion
@@ -99,6 +99,20 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Pings to a service that raises the alarm when a run fails or none comes: healthchecks and its like."""
+
+    url: Secret = required("Address that is pinged after a good run; with /start and /fail behind it at the start and "
+                           "after a bad one.", example="{file: /etc/vigilhost/etc-backup.url}")  # fmt: skip
+    start: Secret | None = option(None, "Address for the start, where the service calls it something else.")
+    fail: Secret | None = option(None, "Address for a failure, where the service calls it something else.")
+    suffixes: bool = option(True, "Whether the service knows /start and /fail; otherwise only good runs are told.")
+    deadline: Seconds = option(
+        20.0, "Longest time for one ping, with everything that is tried again.", minimum=1, maximum=50
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a run may take from the host."""
 
@@ -127,7 +141,11 @@ class Job:
     drill: Drill | None = option(None, "Restores that prove it; null: none.")
     hooks: Hooks = option(Hooks, "Programs run around it.")
     limits: Limits = option(Limits, "What it may take from the host.")
-    rpo: Seconds | None = option(None, "Oldest that the newest good copy may be.", example="26h", minimum=1)
+    heartbeat: Heartbeat | None = option(None, "Who is told of every run, beside the agent's own alerts.")
+    rpo: Seconds | None = option(
+        None, "Oldest that the newest good copy may be; null: twice the longest time between two runs.", example="26h",
+        minimum=1,
+    )  # fmt: skip
     rto: Seconds | None = option(None, "Longest that a restore may take.", example="1h", minimum=1)
     manifest_key: Secret | None = option(
         None, "Key that seals manifests; keep a copy off this host.", example="{file: /etc/vigilhost/manifest.key}"

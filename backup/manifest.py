@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -109,6 +110,15 @@ class Manifest:
     @property
     def stored_bytes(self) -> int:
         return sum(archive.stored_bytes for archive in self.archives)
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to tell of it in a few values, whatever is in it."""
+        return {
+            "id": self.id, "finished_at": self.finished_at, "raw_bytes": self.raw_bytes,
+            "stored_bytes": self.stored_bytes, "complete": self.is_complete, "verified": self.is_verified,
+            "level": self.level, "verified_at": self.verified_at, "drilled_at": self.drilled_at, "rto_s": self.rto_s,
+            "pinned": self.pinned,
+        }  # fmt: skip
 
     def archive(self, name: str) -> Archive:
         """The archive of that name. Raise Damaged when there is none."""

@@ -36,7 +36,7 @@ def parts(manifest: Manifest, to: str, only: Sequence[str] = (), *, is_directory
         return [Part(wanted[0], to)]
     if not is_directory:
         names = ", ".join(one.name for one in wanted)
-        raise Refused(f"{manifest.id}: holds several archives ({names}); name the one to restore")
+        raise Refused(f"{manifest.id}: holds several archives ({names}); write which, like --archive {wanted[0].name}")
     return [Part(one, os.path.join(to, safe_word(one.name))) for one in wanted]
 
 

@@ -25,8 +25,7 @@ from backup.trusted import check_program
 from backup.verify import checker, overall, reread, sampled, shrunk
 
 Tell = Callable[[Mapping[str, Any]], None]  # takes one event of the worker's output
-_FORECAST = 1.1  # of the largest of the last backups
-_FORECAST_FROM = 3
+_MOST_KEPT = 300  # backups of a target that a result names, the newest
 
 
 @dataclass(slots=True)
@@ -39,7 +38,7 @@ class Place:
     earlier: Catalogue = field(default_factory=lambda: Catalogue((), ()))
     archives: list[Archive] = field(default_factory=list)
     manifest: Manifest | None = None
-    deleted: int = 0
+    deleted: set[str] = field(default_factory=set)  # ids
     error: str | None = None
 
 
@@ -152,9 +151,7 @@ class Run:
         self._need_a_target()
 
     def _forecast(self, place: Place) -> None:
-        complete = [one for one in place.earlier.manifests if one.is_complete]
-        expected = round(_FORECAST * max((one.stored_bytes for one in complete[-_FORECAST_FROM:]), default=0))
-        free = place.target.free_bytes()
+        expected, free = place.earlier.forecast(), place.target.free_bytes()
         self.say("forecast", target=place.name, expected_bytes=expected, free_bytes=free)
         if free is not None and expected > free:
             self._warn(f"{place.name}: will probably not fit: {expected} bytes expected, {free} free")
@@ -328,7 +325,7 @@ class Run:
         for manifest in decided.deletions:
             self.guard.check()
             catalogue.delete(place.target, manifest)
-            place.deleted += 1
+            place.deleted.add(manifest.id)
             self.say("deleted", target=place.name, backup=manifest.id)
 
     @contextmanager
@@ -407,16 +404,26 @@ class Run:
 def _place_result(place: Place) -> dict[str, Any]:
     """What became of one target. Times are of its newest backups, this one included."""
     known = [*place.earlier.manifests, *([place.manifest] if place.manifest is not None else [])]
+    kept = Catalogue(tuple(one for one in known if one.id not in place.deleted), ())
     complete = [one.finished_at for one in known if one.is_complete]
     verified = [one.verified_at for one in known if one.is_verified]
     return {
         "status": "ok" if place.error is None and place.manifest is not None else "fail", "error": place.error,
-        "level": place.manifest.level if place.manifest else 0, "deleted": place.deleted,
+        "level": place.manifest.level if place.manifest else 0, "deleted": len(place.deleted),
         "stored_bytes": place.manifest.stored_bytes if place.manifest else 0,
         "last_success_at": max(complete, default=None), "last_verified_at": max(filter(None, verified), default=None),
         "last_drill_at": max((one.drilled_at for one in known if one.drilled_at is not None), default=None),
-        "backups": len(known) - place.deleted,
+        "backups": len(kept.manifests), "kept": [one.summary() for one in kept.manifests[-_MOST_KEPT:]],
+        # For the run after this one, so that somebody can make room before it begins.
+        "expected_bytes": kept.forecast(), "free_bytes": _free(place.target),
     }  # fmt: skip
+
+
+def _free(target: Target) -> int | None:
+    try:
+        return target.free_bytes()
+    except (TargetFailed, OSError):
+        return None
 
 
 def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:

@@ -8,6 +8,7 @@ it, one in the hour that comes twice runs once.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _WEEKLY = re.compile(rf"weekly (mon|tue|wed|thu|fri|sat|sun)[a-z]* {_TIME}")
 _MONTHLY = re.compile(rf"monthly ([1-9]|1\d|2[0-8]|last) {_TIME}")
 _FORMS = "write it like daily 03:00, hourly :15, weekly sun 03:00, monthly 1 03:00, never, or as cron does: 0 3 * * *"
 RETRY_LONGEST_S = 6 * 3600.0
+_SLOTS_LOOKED_AT = 32  # enough for nights and weekends that a schedule leaves out
 BELIEVED_AHEAD_S = 25 * 3600.0  # a clock is set back by less when its zone was wrong, or NTP mended it
 
 
@@ -131,6 +133,16 @@ def next_run(schedule: Schedule, history: History, now: float, job: str = "") ->
         after = _slot(cron, zone, done, is_past=False)
         return None if after is None else Run(after, after + _jitter(schedule, job, after))
     return Run(coming, coming + _jitter(schedule, job, coming))
+
+
+def longest_gap(schedule: Schedule, now: float) -> float | None:
+    """The longest time, in seconds, between two of the slots to come; None for a schedule that never comes."""
+    cron = cron_of(schedule.at)
+    if cron is None:
+        return None
+    coming = CronSim(cron, datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(schedule.zone)))
+    slots = [one.timestamp() for one in itertools.islice(coming, _SLOTS_LOOKED_AT)]
+    return max((later - earlier for earlier, later in itertools.pairwise(slots)), default=None)
 
 
 def _due(schedule: Schedule, history: History, slot: float, now: float, job: str) -> Run | None:

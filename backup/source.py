@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +45,25 @@ class Facts:
 
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What there is at a source's place and what the job knows of: what it takes, or leaves out by a pattern.
+
+    `where`: the place in words, the same for every job that reads it. Sources with such a place have a method
+    `inventory(work)`, which raises SourceFailed.
+    """
+
+    noun: str
+    where: str
+    there: frozenset[str]
+    known: frozenset[str]
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
+    """The names that any of the patterns takes."""
+    return frozenset(name for name in names if any(fnmatch.fnmatchcase(name, one) for one in patterns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 from backup.coding import Coding, decode_steps
-from backup.errors import BackupError, Damaged, TargetFailed, Undecodable
+from backup.errors import BackupError, Damaged, Refused, TargetFailed, Undecodable
 from backup.manifest import Archive, Manifest
 from backup.pipeline import Decoder
 from backup.relay import READ_BYTES
@@ -19,6 +19,7 @@ from backup.source import Source, Work
 from backup.target import Target
 
 T = TypeVar("T")
+_NOT_ITS_KEY = "no identity matched any of the recipients"  # in age's words
 _LEAST_HISTORY = 3  # backups from which a median says something
 
 
@@ -96,7 +97,7 @@ def verify(manifest: Manifest, target: Target, source: Source, work: Work, *, le
     """Read a stored backup again; with `level` 2 or more decode it too, where it is not encrypted or a key is given.
 
     The manifest comes back with the level and time that were reached; the caller stores it. A level once proved stays,
-    unless something is wrong now: then it is 0. Raise Stopped.
+    unless something is wrong now: then it is 0. Raise Stopped, and Refused for a key that is not its own.
     """
     problems = []
     archives = []
@@ -123,7 +124,11 @@ def _verify_archive(archive: Archive, target: Target, source: Source, work: Work
     with target.open(archive.stored) as file:
         if level >= 2 and can_decode:
             decoder = checker(archive.name, archive.coding, source, work, identity)
-        reread(file, archive.stored_bytes, archive.sha256, decoder, work)
+        try:
+            reread(file, archive.stored_bytes, archive.sha256, decoder, work)
+        except Undecodable as error:
+            _refuse_other_key(error, identity)
+            raise
     far = 0 if target.is_near else 3
     return max(2 if decoder is not None else 1, far if level >= 3 and decoder is not None else 0)
 
@@ -182,7 +187,10 @@ class _Copying:
 
 
 def decoded(file: BinaryIO, archive: Archive, consume: Callable[[int], T], work: Work, identity: str | None) -> T:
-    """Decode a proved archive and let `consume` read it from a pipe; what that returned. Raise what it raised."""
+    """Decode a proved archive and let `consume` read it from a pipe; what that returned.
+
+    Raise what it raised, and Refused for a key that is not the archive's.
+    """
     decoder = Decoder(decode_steps(archive.coding, identity), consume, work)
     try:
         while chunk := _read(file):
@@ -190,8 +198,18 @@ def decoded(file: BinaryIO, archive: Archive, consume: Callable[[int], T], work:
             decoder.write(chunk)
         decoder.finish()
         return decoder.result
+    except Damaged as error:
+        _refuse_other_key(error, identity)
+        raise
     finally:
         decoder.abort()
+
+
+def _refuse_other_key(error: Damaged, identity: str | None) -> None:
+    """The bytes are right and the key is not: that says nothing against the backup. Raise Refused then."""
+    if _NOT_ITS_KEY in str(error):
+        raise Refused(f"{identity}: is not a private key that it was encrypted for; try another with "
+                      "--identity FILE") from error  # fmt: skip
 
 
 def sampled(archives: Sequence[str], percent: float, seed: str) -> set[str]:

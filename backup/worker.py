@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.core.clock import NS, Clock, SystemClock
@@ -28,11 +28,15 @@ EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have 
 _ASK_AGAIN_S = 1.0
 
 
-def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock | None = None) -> int:
-    """Run a job to its end and return the exit code. `state_dir` holds locks and scratch space, private to us."""
+def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock | None = None,
+         heard: Callable[[Mapping[str, Any]], None] | None = None) -> int:  # fmt: skip
+    """Run a job to its end and return the exit code. `state_dir` holds locks and scratch space, private to us.
+
+    `heard` gets every event too, as it is told.
+    """
     clock = clock or SystemClock()
     guard = Guard(job.limits.deadline, job.name)
-    lines = Lines(output, guard, clock, Redactor(secrets_in(job.manifest_key)))
+    lines = Lines(output, guard, clock, Redactor(secrets_in(job.manifest_key)), heard)
     os.umask(0o077)
     try:
         check_job_name(job.name)
@@ -62,14 +66,19 @@ def refusal(job: str, status: str, error: str) -> dict[str, Any]:
 class Lines:
     """Events as JSON lines. When nobody reads them any more the run is stopped: it could not report its end."""
 
-    def __init__(self, output: int, guard: Guard, clock: Clock, redact: Redactor) -> None:
+    def __init__(self, output: int, guard: Guard, clock: Clock, redact: Redactor,
+                 heard: Callable[[Mapping[str, Any]], None] | None = None) -> None:  # fmt: skip
         self._output = output
+        self._heard = heard
         self._guard = guard
         self._clock = clock
         self._redact = redact
 
     def put(self, event: Mapping[str, Any]) -> None:
         told = self._redact.deep({**event, "time": round(self._clock.wall_ns() / NS, 3)})
+        assert isinstance(told, Mapping)
+        if self._heard is not None:
+            self._heard(told)
         try:
             write_all(self._output, json.dumps(told, default=str).encode() + b"\n")
         except OSError:

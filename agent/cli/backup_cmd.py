@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.backup_desk import Desk, Found, as_json, from_target, of_host, with_desk
+from agent.cli.backup_desk import Desk, Found, Place, as_json, from_target, of_host, with_desk
 from agent.cli.backup_progress import bar
-from agent.core.units import format_duration, format_size
+from agent.core.units import format_duration, rough_size
 from backup import catalogue
 from backup.errors import BackupError
 from backup.job import Job
@@ -139,14 +139,14 @@ def _handing_on_interrupts(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _tell_result(result: Mapping[str, Any]) -> None:
-    for warning in result.get("warnings", ()):
+    for warning in result.get("warnings", ()) if not sys.stderr.isatty() else ():  # the bar has said them
         click.echo(f"warning: {warning}", err=True)
     if result["status"] in ("fail", "busy"):
         click.echo(result["error"], err=True)
     for name, told in result.get("targets", {}).items():
         if told["status"] == "ok":
             gone = f", {told['deleted']} old ones deleted" if told["deleted"] else ""
-            size = format_size(told["stored_bytes"])
+            size = rough_size(told["stored_bytes"])
             click.echo(f"{name}: {result['backup']}, {size}, verified at level {told['level']}{gone}")
 
 
@@ -167,12 +167,23 @@ def list_backups(at: Desk, jobs: tuple[str, ...], target: str | None, as_json: b
     now = time.time()
     table = _table("job", "backup", "target", "age", "size", "proved", "drilled", "")
     for job, name, one in rows:
-        table.add_row(job.name, one.id, name, _age(now, one.finished_at), format_size(one.stored_bytes),
+        table.add_row(job.name, one.id, name, _age(now, one.finished_at), rough_size(one.stored_bytes),
                       _proved(one, now), _age(now, one.drilled_at), _remarks(one))  # fmt: skip
     if rows:
         _print(table)
     else:
         click.echo("no backups", err=True)
+    for job in at.chosen(jobs, target):
+        _tell_failures(at, job, now)
+
+
+def _tell_failures(at: Desk, job: Job, now: float) -> None:
+    """What of a job went wrong last, which the copies that are kept do not show."""
+    known = at.known(job)
+    if known is not None and known.status == "fail":
+        click.echo(f"{job.name}: the last run, {_age(now, known.ended_at)} ago, failed: {known.error}", err=True)
+    if known is not None and known.drill_status == "fail":
+        click.echo(f"{job.name}: the last drill failed: {known.drill_error}", err=True)
 
 
 def _table(*columns: str) -> Table:
@@ -191,11 +202,8 @@ def _print(table: Table) -> None:
 def facts(one: Manifest) -> dict[str, Any]:
     """A backup as JSON for machines, without what only a restore needs."""
     return {
-        "job": one.job, "id": one.id, "host": one.host, "source": one.source, "started_at": one.started_at,
-        "finished_at": one.finished_at, "raw_bytes": one.raw_bytes, "stored_bytes": one.stored_bytes,
+        "job": one.job, "host": one.host, "source": one.source, "started_at": one.started_at, **one.summary(),
         "archives": [archive.name for archive in one.archives], "missing": [asdict(each) for each in one.missing],
-        "complete": one.is_complete, "verified": one.is_verified, "level": one.level, "verified_at": one.verified_at,
-        "drilled_at": one.drilled_at, "rto_s": one.rto_s, "pinned": one.pinned,
     }  # fmt: skip
 
 
@@ -246,7 +254,7 @@ def _show(found: Found, targets: list[str]) -> None:
                + (f"; {_remarks(one)}" if _remarks(one) else ""))  # fmt: skip
     for archive in one.archives:
         coding = "".join([f", {archive.compression}", ", encrypted" if archive.recipients else ""])
-        click.echo(f"  {archive.name}: {format_size(archive.raw_bytes)} as {format_size(archive.stored_bytes)}{coding}")
+        click.echo(f"  {archive.name}: {rough_size(archive.raw_bytes)} as {rough_size(archive.stored_bytes)}{coding}")
         click.echo(f"    {archive.stored}\n    sha256 {archive.sha256}")
         for warning in archive.warnings:
             click.echo(f"    warning: {warning}")
@@ -289,14 +297,24 @@ def _planned(at: Desk, job: Job, only: str | None, allow_most: bool, *, delete: 
                              may_delete_most=allow_most)  # fmt: skip
         if decided.refusal is not None:
             at.problem(f"{job.name}: {place.name}: nothing is deleted: {decided.refusal}")
-        for doomed in decided.deletions if delete else ():
-            catalogue.delete(place.target, doomed)
+        if delete:
+            _delete(at, job, place, decided.deletions)
         told.append({
             "job": job.name, "target": place.name, "refusal": decided.refusal,
             "decisions": [{"id": one.manifest.id, "action": one.action, "reasons": one.reasons}
                           for one in decided.decisions],
         })  # fmt: skip
     return told
+
+
+def _delete(at: Desk, job: Job, place: Place, doomed: Sequence[Manifest]) -> None:
+    gone: set[str] = set()
+    try:
+        for one in doomed:
+            catalogue.delete(place.target, one)
+            gone.add(one.id)
+    finally:
+        at.remember(job, lambda known: known.went(place.name, gone))
 
 
 @backup.command()
@@ -322,8 +340,10 @@ def _set_pinned(at: Desk, which: tuple[str, ...], target: str | None, *, pinned:
     with at.hold(job):
         for found in at.find(which, None, target):  # again: a run may have changed them until we held the job
             try:
-                catalogue.write(found.place.target, replace(found.manifest, pinned=pinned), job.manifest_key)
+                manifest = replace(found.manifest, pinned=pinned)
+                catalogue.write(found.place.target, manifest, job.manifest_key)
             except BackupError as error:
                 at.problem(f"{found.place.name}: {error}")
             else:
-                click.echo(f"{found.place.name}: {found.manifest.id} is {'pinned' if pinned else 'no longer pinned'}")
+                at.remember(job, lambda known, on=found.place.name, now=manifest: known.changed(on, now.summary()))  # type: ignore[misc]
+                click.echo(f"{found.place.name}: {manifest.id} is {'pinned' if pinned else 'no longer pinned'}")

@@ -136,13 +136,25 @@ class Desk:
         found = list(self._matching(jobs, wanted, at, only))
         # Each target may hold other backups; the newest of all is meant.
         if not found:
-            raise TargetFailed(f"{wanted}: no such backup" if wanted != LATEST else "there is no complete backup"
-                               + (" of that time or before" if at is not None else ""))  # fmt: skip
+            raise TargetFailed(self._nothing(jobs, wanted, at, only))
         best = max(found, key=lambda one: one.manifest.finished_at).manifest.id if wanted == LATEST else None
         chosen = [one for one in found if best in (None, one.manifest.id)]
         if len({one.manifest.id for one in chosen}) > 1:
             raise TargetFailed(f"{wanted}: more than one backup begins so")
         return chosen
+
+    def _nothing(self, jobs: Sequence[Job], wanted: str, at: float | None, only: str | None) -> str:
+        """Why a question found no backup, and what there is instead."""
+        if wanted != LATEST:
+            known = ", ".join(self.jobs) or "none"
+            return f"{wanted}: no backup's id begins so, and no job is called so; jobs: {known}"
+        complete = [one for job in jobs for place in self.places(job, only) for one in place.known.manifests
+                    if one.is_complete]  # fmt: skip
+        if at is None or not complete:
+            return f"{jobs[0].name}: there is no complete backup of {self.host}"
+        first = min(complete, key=lambda one: one.finished_at)
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(first.finished_at))
+        return f"{first.job}: there is no complete backup of that time or before; the oldest is {first.id}, of {when}"
 
     def _matching(self, jobs: Sequence[Job], wanted: str, at: float | None, only: str | None) -> Iterator[Found]:
         for job in jobs:
@@ -170,6 +182,10 @@ class Desk:
                 yield Work(scratch, guard, redactor(job), job.user)
             finally:
                 guard.close()
+
+    def known(self, job: Job) -> backup_results.Result | None:
+        """What the last run and drill came to; None where nobody knows, and of another host's jobs."""
+        return backup_results.load(self.state_dir, job.name) if self.is_own else None
 
     def remember(self, job: Job, change: Callable[[backup_results.Result], None]) -> None:
         """Let the daemon's readings know; a state directory that does not take it is said, and no failure."""

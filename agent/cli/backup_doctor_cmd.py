@@ -10,14 +10,14 @@ from typing import Literal, NamedTuple
 import click
 
 from agent.cli.backup_desk import Desk, Place, as_json, redactor, with_desk
-from agent.core.units import format_duration, format_size
+from agent.core.units import format_duration, rough_size
 from agent.doctor.coverage import open_ends, uncovered
 from backup.children import Guard, program
 from backup.errors import BackupError
 from backup.job import Job
+from backup.source import Inventory
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
-_FORECAST = 1.1
 
 
 class Finding(NamedTuple):
@@ -35,14 +35,15 @@ class Finding(NamedTuple):
 @with_desk
 def doctor(at: Desk, jobs: tuple[str, ...], root: str, as_json: bool) -> None:
     """Look at JOBS, or at all, without backing anything up. Exit status 1 when something would fail."""
-    found = [finding for job in at.chosen(jobs) for finding in _job(at, job)]
+    findings = [finding for job in at.chosen(jobs) for finding in _job(at, job)]
     if not jobs:
-        found += [Finding("", "warn", f"{text}; {advice}") for text, advice in uncovered(at.jobs, root)]
+        findings += [Finding("", "warn", f"{text}; {advice}") for text, advice in uncovered(at.jobs, root)]
         if not at.jobs:
-            found.append(Finding("", "warn", f"there is no job in {at.jobs_dir}"))
+            findings.append(Finding("", "warn", f"there is no job in {at.jobs_dir}"))
+        findings += _left_out(at)
     if as_json:
-        click.echo(json.dumps({"findings": [one._asdict() for one in found]}, indent=1))
-    for one in found:
+        click.echo(json.dumps({"findings": [one._asdict() for one in findings]}, indent=1))
+    for one in findings:
         if not as_json:
             click.echo(f"{_MARKS[one.level]} {one.job or 'host'}: {one.text}")
         if one.level == "fail":
@@ -80,13 +81,11 @@ def _programs(job: Job) -> Iterator[str]:
 
 
 def _place(job: Job, place: Place) -> Iterator[Finding]:
-    complete = [one for one in place.known.manifests if one.is_complete]
-    free = place.target.free_bytes()
-    expected = round(_FORECAST * max((one.stored_bytes for one in complete[-3:]), default=0))
-    room = "" if free is None else f", {_rough(free)} free"
+    expected, free = place.known.forecast(), place.target.free_bytes()
+    room = "" if free is None else f", {rough_size(free)} free"
     if free is not None and expected > free:
         yield Finding(job.name, "fail", f"target {place.name}: the next backup will probably not fit: about "
-                      f"{_rough(expected)} expected{room}")  # fmt: skip
+                      f"{rough_size(expected)} expected{room}")  # fmt: skip
         return
     count = len(place.known.manifests)
     yield Finding(job.name, "ok", f"target {place.name}: {count} backup{'' if count == 1 else 's'}{room}")
@@ -98,9 +97,25 @@ def _place(job: Job, place: Place) -> Iterator[Finding]:
                       f"{format_duration(job.rpo)}")  # fmt: skip
 
 
-def _rough(size: int) -> str:
-    """Bytes with one decimal, also where a smaller unit would be exact."""
-    return format_size(size | 1)
+def _left_out(at: Desk) -> Iterator[Finding]:
+    """Databases, volumes and domains that none of the jobs on their server takes, or leaves out by a pattern."""
+    there: dict[tuple[str, str], set[str]] = {}
+    known: dict[tuple[str, str], set[str]] = {}
+    for job in at.jobs.values():
+        inventory = getattr(at.source(job), "inventory", None)
+        if inventory is None:
+            continue
+        try:
+            with at.work(job, Guard(60.0, f"{job.name}: inventory")) as work:
+                seen: Inventory = inventory(work)
+        except (BackupError, ValueError):
+            continue  # what is wrong with the job's source has been said
+        place = seen.noun, seen.where
+        there.setdefault(place, set()).update(seen.there)
+        known.setdefault(place, set()).update(seen.known)
+    for (noun, where), names in there.items():
+        for name in sorted(names - known[noun, where]):
+            yield Finding("", "warn", f"{noun} {name} ({where}) is in no job; add it to one, or to an exclude")
 
 
 def _about(seconds: float) -> str:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,7 @@ def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identi
     with contextlib.ExitStack() as stack:
         apart = stack.enter_context(_apart(at, job)) if source.drills_apart else None
         evidence = drill(found.manifest, target, source, work, assertions, now=time.time(), identity=key, apart=apart)
+    evidence = replace(evidence, target=place.name)
     if at.is_own and evidence.is_passed:
         catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
     _keep(at, job, evidence)

@@ -112,6 +112,6 @@ def _carry_out(at: Desk, request: Request, output: int) -> int:
         from agent.cli.backup_drill import work_drill
 
         return work_drill(at, job, output=output)
-    from backup.worker import work
+    from agent.backup_heartbeat import work
 
     return work(job, host=at.host, state_dir=at.state_dir, output=output)

@@ -11,15 +11,35 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
+from agent.core.units import rough_size
+from backup.catalogue import FORECAST_MARGIN
 from backup.target import Target
 
-_FORECAST = 1.1  # a worker's forecast is so much more than the largest of the last backups
+
+class _Rate(ProgressColumn):
+    """Bytes a second, in the units of the column beside it."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{rough_size(round(speed))}/s", style="progress.data.speed")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """How long it will still take; how long it took where nobody knows how much there will be."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text.assemble(TimeElapsedColumn().render(task), " so far")
+        return Text.assemble(super().render(task), " left")
 
 
 class Bar:
@@ -31,6 +51,11 @@ class Bar:
         self._total = 0.0
         self._done = 0.0
         self._of_archive: dict[str, int] = {}
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a person looks; where nobody does, the result says everything once."""
+        return self._progress.console.is_terminal
 
     def phase(self, text: str) -> None:
         self._progress.update(self._task, description=text)
@@ -52,12 +77,14 @@ class Bar:
             of = event.get("archive") or event.get("target") or event.get("program") or ""
             self.phase(f"{event['job']}: {event['phase']} {of}".rstrip())
         elif kind == "forecast":
-            self.expect(event["expected_bytes"] / _FORECAST)
+            self.expect(event["expected_bytes"] / FORECAST_MARGIN)
         elif kind == "progress":
             self._of_archive[event["archive"]] = event["stored_bytes"]
             self._done = sum(self._of_archive.values())
             self._show()
-        elif kind in ("warning", "target_failed", "archive_failed"):
+        elif kind == "heartbeat" and event.get("error"):
+            self.say(f"warning: {event['error']}; the backup itself is not harmed")
+        elif kind in ("warning", "target_failed", "archive_failed") and self.is_shown:
             self.say(f"{event.get('target') or event.get('archive') or 'warning'}: "
                      f"{event.get('text') or event.get('error')}")  # fmt: skip
 
@@ -75,7 +102,7 @@ class Bar:
 def bar(text: str) -> Iterator[Bar]:
     """A bar while the block runs."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True),
-               TransferSpeedColumn(), TimeRemainingColumn())  # fmt: skip
+               _Rate(), _TimeLeft())  # fmt: skip
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bar(progress, progress.add_task(text, total=None))

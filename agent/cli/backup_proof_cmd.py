@@ -14,7 +14,7 @@ import click
 from agent.cli.backup_desk import Desk, Found, as_json, from_target, key_of, of_host, with_desk, wrong
 from agent.cli.backup_drill import carry_out, deadline_of, reason
 from agent.cli.backup_progress import Bar, Counted, bar
-from agent.core.units import format_duration, format_size
+from agent.core.units import format_duration, rough_size
 from backup import catalogue
 from backup import restore as restoring
 from backup import verify as verifying
@@ -84,7 +84,7 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
     for sentence in done.problems:
         at.problem(f"{place.name}: {done.manifest.id}: {work.redact(sentence)}")
     if not done.problems:
-        at.remember(job, lambda known: known.was_verified(place.name, done.manifest.verified_at))
+        at.remember(job, lambda known: known.changed(place.name, done.manifest.summary()))
     return {"job": job.name, "target": place.name, "id": done.manifest.id, "level": done.manifest.level,
             "problems": [work.redact(each) for each in done.problems]}  # fmt: skip
 
@@ -115,7 +115,7 @@ def restore(at: Desk, which: tuple[str, ...], when: str | None, to: str | None, 
         wrong("--to: is missing; name a directory, a file or a new database to restore to")
     found = at.find(which, _moment(when), target)[0]
     source = at.source(found.job)
-    is_directory = os.sep in to or os.path.isdir(to)
+    is_directory = _is_path(to, source)
     wanted = restoring.parts(found.manifest, os.path.abspath(to) if is_directory else to, archives,
                              is_directory=is_directory)  # fmt: skip
     text = restoring.recipe(found.manifest, found.place.target, source)
@@ -132,9 +132,16 @@ def restore(at: Desk, which: tuple[str, ...], when: str | None, to: str | None, 
         click.echo(json.dumps(told, indent=1))
     else:
         for part in wanted:
-            click.echo(f"{part.archive.name}: {format_size(part.archive.raw_bytes)} of {found.manifest.id} on "
+            click.echo(f"{part.archive.name}: {rough_size(part.archive.raw_bytes)} of {found.manifest.id} on "
                        f"{found.place.name} {'would go' if dry_run else 'restored'} to {part.to}")  # fmt: skip
         click.echo(f"\nthe same without vigilhost:\n{text}", nl=False)
+
+
+def _is_path(to: str, source: Any) -> bool:
+    """Whether `to` is of this host's file system; for others it is a name, of a database or in a server's own words."""
+    if to.startswith((os.sep, ".")) or os.path.isdir(to):
+        return True
+    return os.sep in to and not getattr(source, "restores_to_names", False)
 
 
 def _restore(at: Desk, found: Found, source: Any, wanted: list[restoring.Part], identity: str | None,

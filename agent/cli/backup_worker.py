@@ -60,7 +60,10 @@ def run(arguments: Sequence[str]) -> int:
 
         settings = load_or_exit(options.config).settings
         host, state_dir = host or settings.hostname, state_dir or settings.state_dir
-    from backup.worker import work
+    if job.heartbeat is not None:
+        from agent.backup_heartbeat import work
+    else:
+        from backup.worker import work
 
     return work(job, host=host, state_dir=os.path.abspath(state_dir))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import click
@@ -12,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.agent_socket import ask_agent
-from agent.core.units import format_duration
+from agent.core.units import format_duration, rough_size
 
 _config = click.option("--config", metavar="FILE", help="Configuration file of the agent to ask.")
 _state_dir = click.option("--state-dir", metavar="DIR", help="State directory of the agent to ask.")
-_COLOURS = {"ok": "green", "failing": "red", "starting": "yellow", "stalled": "red", "degraded": "yellow"}
+_COLOURS = {"ok": "green", "failing": "red", "starting": "yellow", "stalled": "red", "degraded": "yellow",
+            "warn": "yellow", "fail": "red"}  # fmt: skip
 
 
 @click.command()
@@ -53,6 +55,10 @@ def _show(answer: dict[str, Any]) -> None:
     console.print(_collectors(answer["collectors"]))
     if answer["sinks"]:
         console.print(_sinks(answer["sinks"]))
+    if jobs := answer["backups"].get("jobs"):
+        console.print(_backups(jobs, time.time()))
+    if answer["backups"].get("error"):
+        console.print(Text(f"backups: {answer['backups']['error']}", style="red"))
 
 
 def _collectors(collectors: dict[str, Any]) -> Table:
@@ -78,3 +84,34 @@ def _sinks(sinks: dict[str, Any]) -> Table:
         row = (str(each["lines"]), f"{each['latency_s']} s", str(each["dead_letters"]), each["last_success"] or "never")
         table.add_row(Text(name), state, *row)
     return table
+
+
+def _backups(jobs: dict[str, Any], now: float) -> Table:
+    table = Table("backup", "state", "newest copy", "rpo", "next run", "drill", box=None, header_style="bold")
+    for name, each in sorted(jobs.items()):
+        state = Text(each["status"], style=_COLOURS.get(each["status"], "dim"))
+        for remark in _remarks(each):
+            state.append(f"; {remark}")
+        newest = "none" if each["last_success_at"] is None else f"{_rough(each['age_s'])} old"
+        rpo = "" if each["rpo_s"] is None else _rough(each["rpo_s"])
+        coming = "never" if each["next_run_at"] is None else f"in {_rough(max(0, each['next_run_at'] - now))}"
+        drill = Text(each["drill"], style=_COLOURS.get(each["drill"], "dim"))
+        if each["rto_s"] is not None:
+            drill.append(f", {_rough(each['rto_s'])}")
+        table.add_row(Text(name), state, newest, rpo, coming, drill)
+    return table
+
+
+def _remarks(job: dict[str, Any]) -> list[str]:
+    """What else there is to say of a job: how far it is, what went wrong."""
+    running = job["progress"]
+    return [
+        *([f"runs: {running['phase']}, {rough_size(running['stored_bytes'] or 0)}"] if running else []),
+        *(text for text in (job["error"], job["drill_error"], job["heartbeat_error"]) if text),
+    ]
+
+
+def _rough(seconds: float) -> str:
+    """A duration in its two largest units at most."""
+    step = 3600 if seconds >= 86400 else 60 if seconds >= 3600 else 1
+    return format_duration(round(seconds) // step * step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 
-from agent.config.declared import Option, is_section, kind_name, options_of, purpose
+from agent.config.declared import Option, is_section, kind_name, members, options_of, purpose
 from agent.config.plugins import OTHERS
 from agent.config.registry import Registry
 from agent.config.sample import elements, remarks
@@ -47,8 +47,13 @@ every user can read holds one. Secrets are never shown.
 
 def reference(registries: Mapping[str, Registry] = REGISTRIES) -> str:
     """The page. Raise PluginError when one of our own plugins cannot be imported."""
-    options = options_of(Settings).values()
-    lines = [_HEAD, "## Options of the first level", ""]
+    return "\n".join([_HEAD, *chapters(Settings, registries)]) + "\n"
+
+
+def chapters(settings: type, registries: Mapping[str, Registry]) -> list[str]:
+    """The lines that tell every option of `settings` and of the plugins it takes. Raise PluginError."""
+    options = options_of(settings).values()
+    lines = ["## Options of the first level", ""]
     lines += _rows(option for option in options if not is_section(option.kind) and "plugins" not in option.limits)
     for option in options:
         if is_section(option.kind):
@@ -60,7 +65,7 @@ def reference(registries: Mapping[str, Registry] = REGISTRIES) -> str:
                     lines += ["", f"## {section}", "", nested.help, *_table(registries[table], section)]
         elif table := option.limits.get("plugins"):
             lines += ["", f"## {option.name}", "", option.help, *_table(registries[table], option.name)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _table(registry: Registry, section: str) -> Iterator[str]:
@@ -101,9 +106,10 @@ def _row(option: Option, prefix: str) -> Iterator[str]:
     meaning = f"{option.help} {remarks(option, of_example=False)}".strip() + of_example
     cells = (f"`{prefix}{option.name}`", kind_name(option.kind), default, meaning)
     yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-    element = option.kind if is_section(option.kind) else elements(option)
+    section = next(filter(is_section, members(option.kind)), None)
+    element = section or elements(option)
     if element is not None and not prefix.endswith(f"{option.name}[]."):
-        step = "." if is_section(option.kind) else "[]."
+        step = "." if section is not None else "[]."
         for nested in options_of(element).values():
             yield from _row(nested, f"{prefix}{option.name}{step}")
 

@@ -63,6 +63,11 @@ def format_size(size: float) -> str:
     return f"{size:.0f}B"
 
 
+def rough_size(size: int) -> str:
+    """Bytes for people: one decimal also where a smaller unit would be exact."""
+    return format_size(size if size < 1024 else size | 1)
+
+
 def parse_percent(text: str) -> float:
     """`85%` as 85.0. Raise ValueError with the right form."""
     match = _PERCENT.fullmatch(text.strip())

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from agent.core.units import format_duration
+from agent.doctor.servers import found
 from backup.job import Job
-from backup.schedule import cron_of
+from backup.schedule import cron_of, longest_gap
 
-# Where servers listen or keep their data on a Debian host, and the sources that back them up.
-_SERVERS: Final = (
-    ("PostgreSQL", "/run/postgresql/.s.PGSQL.[0-9]*[0-9]", "postgresql"),
-    ("MySQL or MariaDB", "/run/mysqld/mysqld.sock", "mysql"),
-    ("Redis", "/run/redis/*.sock", "redis"),
-    ("Redis", "/var/lib/redis/dump.rdb", "redis"),
-    ("LXD", "/var/snap/lxd/common/lxd/unix.socket", "lxd"),
-    ("LXD", "/var/lib/lxd/unix.socket", "lxd"),
-    ("libvirt domains", "/etc/libvirt/qemu/*.xml", "vm_image"),
-    ("docker volumes", "/var/lib/docker/volumes/*/_data", "docker_volume"),
-)
 # Directories that people miss first, where there is anything in them.
 _DIRECTORIES: Final = ("/etc", "/home", "/root", "/srv", "/var/www", "/opt")
 _OF_PATHS: Final = ("files", "snapshot")
 
 
 def uncovered(jobs: Mapping[str, Job], root: str = "/") -> Iterator[tuple[str, str]]:
-    """Servers found below `root` that no job backs up: what, and what to do."""
-    covered = {job.plugin.type for job in jobs.values()}
-    seen = set()
-    for what, pattern, source in _SERVERS:
-        found = sorted(glob.glob(os.path.join(root, pattern.lstrip("/"))))
-        if found and source not in covered and what not in seen:
-            seen.add(what)
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            yield f"{what} found ({found[0]}{more}), and no job backs it up", f"see source {source}"
+    """Servers of the host at `root` that no job backs up: what, and what to do."""
+    for thing in found(root):
+        if not any(thing.is_covered_by(job.plugin.type, job.plugin.options) for job in jobs.values()):
+            yield f"{thing.what} found ({thing.where}), and no job backs it up", f"see source {thing.source}"
 
 
 def uncovered_directories(jobs: Mapping[str, Job], root: str = "/") -> list[str]:
@@ -66,8 +52,8 @@ def open_ends(job: Job) -> Iterator[str]:
     """What the job's file leaves open, in sentences."""
     if not job.enabled or cron_of(job.times.at) is None:
         yield "never runs by itself; see enabled and schedule"
-    if job.rpo is None:
-        yield "has no rpo, so nobody is told when it stops; write one like rpo: 26h"
+    elif job.rpo is None and (gap := longest_gap(job.times, time.time())) is not None:
+        yield f"has no rpo, so it is overdue only after {format_duration(2 * gap)}; write one like rpo: 26h"
     if job.drill is None:
         yield "is never drilled, so nobody knows that it restores; write a section drill"
     elif job.encryption.recipients and job.encryption.identity is None:

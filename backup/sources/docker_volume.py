@@ -20,7 +20,7 @@ from agent.core.units import Seconds
 from backup.assertions import Assertion, Outcome
 from backup.errors import Refused, SourceFailed
 from backup.extract import RECIPE, extract, fresh
-from backup.source import Facts, Restored, Stream, Work
+from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources.docker_api import DockerAPI
 from backup.sources.files import drill_tar, list_tar, tar_step
 from backup.sources.scratch import Undo, failed, private_directory, read_up_to, rejoined
@@ -137,6 +137,13 @@ class DockerVolume:
 
     def recipe(self, name: str) -> str:
         return f"{RECIPE}  # the volume's directory: docker volume inspect --format '{{{{.Mountpoint}}}}' VOLUME"
+
+    def inventory(self, work: Work) -> Inventory:
+        api = DockerAPI(self.socket)
+        there = frozenset(str(one["Name"]) for one in api.volumes() if _why_not(one) is None)
+        there = frozenset(name for name in there if not _ANONYMOUS.fullmatch(name))
+        known = matching(there, self.exclude) | frozenset(str(one["Name"]) for one in self._wanted(api))
+        return Inventory("volume", f"docker at {self.socket}", there, known)
 
     def _wanted(self, api: DockerAPI) -> list[dict[str, Any]]:
         """The volumes to back up. Raise SourceFailed for a named one that is missing or not here."""

@@ -59,6 +59,7 @@ class LXD:
     host: str = ""
 
     drills_apart: ClassVar[bool] = False  # it is imported where it came from
+    restores_to_names: ClassVar[bool] = True  # pool/name is no path
 
     def describe(self, work: Work) -> Facts:
         if self.program.startswith("/"):

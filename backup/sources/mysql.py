@@ -15,7 +15,7 @@ from agent.core.secrets import Secret
 from backup.assertions import Assertion, Outcome, Query, judge
 from backup.children import Step, user_ids
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
-from backup.source import Facts, Restored, Stream, Work
+from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import mysql_client
 from backup.sources.mysql_client import Client, Login, first_line, identifier, installed, literal, without_sandbox
 from backup.sources.scratch import (
@@ -164,6 +164,12 @@ class MySQL:
 
     def _all_names(self, client: Client) -> list[str]:
         return [row[0] for row in client.rows("SHOW DATABASES") if row[0] is not None]
+
+    def inventory(self, work: Work) -> Inventory:
+        with self._connect(work) as client:
+            there = frozenset(name for name in self._all_names(client) if name not in _OWN)
+            known = matching(there, self.exclude) | frozenset(self._names(client))
+        return Inventory("database", f"MySQL at {self.socket or self.port}", there, known)
 
     def _names(self, client: Client) -> list[str]:
         """The databases to back up. A named one that is missing stays: its dump fails, and the backup says so."""

@@ -20,7 +20,7 @@ from agent.core.units import Seconds
 from backup.assertions import Assertion, Outcome, judge
 from backup.children import Step, user_ids
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
-from backup.source import Facts, Restored, Stream, Work
+from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import libpq
 from backup.sources.libpq import Client, Login, conninfo, identifier, literal
 from backup.sources.scratch import (
@@ -139,7 +139,10 @@ class PostgreSQL:
             staging = throwaway_name(self.host, self.job)
             with _restored(client, staging, plain, work, keeps_owners="owners" in allow):
                 _put_in_place(client, staging, to, is_there=to in known)
-        return Restored(1)
+        if "owners" in allow:
+            return Restored(1)
+        return Restored(1, warnings=(f"{to}: everything in it belongs to {self.user} and nobody else has a privilege; "
+                                     "--allow owners keeps both, where the roles are there",))  # fmt: skip
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
@@ -173,6 +176,14 @@ class PostgreSQL:
         if name == GLOBALS:
             return "psql --no-psqlrc --dbname=postgres  # an error 'role ... already exists' does no harm"
         return f"pg_restore {' '.join(_CAREFUL)} --dbname=DATABASE  # an empty one: createdb -T template0 DATABASE"
+
+    def inventory(self, work: Work) -> Inventory:
+        with self._connect(work) as client:
+            there = frozenset(name for name in self._all_names(client, _USABLE)
+                              if not is_throwaway(name, self.host, self.job))  # fmt: skip
+            # Every server has the last one, and next to nobody keeps anything in it.
+            known = matching(there, self.exclude) | {*self._names(client), self.maintenance_database}
+        return Inventory("database", f"PostgreSQL on port {self.port}", there, known)
 
     # The servers.
 

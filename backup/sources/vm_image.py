@@ -20,7 +20,7 @@ from backup.assertions import Assertion, Outcome, judge
 from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import copy
-from backup.source import Facts, Restored, Stream, Work
+from backup.source import Facts, Inventory, Restored, Stream, Work
 from backup.sources.scratch import (
     Undo,
     cleaning_up,
@@ -116,6 +116,10 @@ class VMImage:
             yield Stream(name, "qcow2", (Step(("cat", file), user=work.user),))
 
     # libvirt.
+
+    def inventory(self, work: Work) -> Inventory:
+        listed = self._virsh(work, "list", "--all", "--name") if self.domains else ""
+        return Inventory("domain", f"libvirt at {self.uri}", frozenset(listed.split()), frozenset(self.domains))
 
     def _virsh(self, work: Work, *words: str) -> str:
         return work.run("virsh", "--connect", self.uri, "--quiet", *words).decode("utf-8", "replace")

@@ -260,7 +260,7 @@ def test_both_dialects_carry_it(host: BackedUp) -> None:
         assert 'vigilhost_backup_status{job="job",state="never"} 1\n' in page
         assert 'vigilhost_backup_last_success_timestamp_seconds{job="job",target="store"} 0.0\n' in page
         lines = Encoder({}).encode([tick])
-        assert lines[0].startswith("vigilhost_backup,job=job rpo_age_seconds=60.0,rpo_target_seconds=86400.0 ")
+        assert lines[0].startswith("vigilhost_backup,job=job rpo_age_seconds=60.0,rpo_target_seconds=86400.0,running=")
         assert lines[1].startswith("vigilhost_backup_target,job=job,target=store last_success_timestamp_seconds=0.0,")
 
     play(host, scene, start=1_700_000_000.0)

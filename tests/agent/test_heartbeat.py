@@ -4,7 +4,8 @@ import asyncio
 
 from agent.core.clock import FakeClock
 from agent.core.secrets import Secret
-from agent.heartbeat import Heartbeat, address
+from agent.healthchecks import address
+from agent.heartbeat import Heartbeat
 from alerting.options import HeartbeatOptions
 from tests.servers.scripted_http import Reply, ScriptedHttp
 

@@ -118,6 +118,20 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
     ),
     "BackupFailed": ({}, f'vigilhost_backup_status{{{DB},state="fail"}}', (1, 0), (0, 0)),
     "BackupNeverRan": ({}, f'vigilhost_backup_status{{{DB},state="never"}}', (1, 0), (0, 0)),
+    "BackupRuns": ({}, f"vigilhost_backup_running{{{DB}}}", (1, 0), (0, 0)),
+    "BackupWillNotFit": (
+        {f'vigilhost_backup_free_bytes{{{DB},target="disk"}}': (10 * GB, 0)},
+        f'vigilhost_backup_expected_bytes{{{DB},target="disk"}}', (11 * GB, 0), (9 * GB, 0),
+    ),
+    "BackupNeverDrilled": (
+        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0)},
+        f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
+    ),
+    "BackupDrillFailed": ({}, f"vigilhost_backup_drill_passed{{{DB}}}", (0, 0), (1, 0)),
+    "BackupRestoreTooSlow": (
+        {f"vigilhost_backup_rto_target_seconds{{{DB}}}": (3600, 0)},
+        f"vigilhost_backup_rto_measured_seconds{{{DB}}}", (4000, 0), (60, 0),
+    ),
     "BackupShrank": ({}, f'vigilhost_backup_size_bytes{{{DB}}}', (100 * GB, -4e6), (100 * GB, -1000)),
     "BackupNotVerified": (
         {}, f'vigilhost_backup_last_verified_timestamp_seconds{{{DB}}}', (T0 - 9 * 86_400, 0), (T0, 0),
@@ -202,7 +216,7 @@ def test_a_default_rule_does_not_flap_at_its_edge(name: str) -> None:
 
 
 # What they compare with is another series, or 0 or 1, which is no matter of taste.
-WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank"}
+WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank", "BackupWillNotFit", "BackupRestoreTooSlow"}
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - WITHOUT_THRESHOLD))

@@ -90,6 +90,10 @@ def test_a_run_that_fails_says_why_and_ends_with_1(operator: Operator) -> None:
     assert "/nowhere: no such file or directory" in done.stderr
     assert operator.known().status == "fail"
     assert operator.host.stored() == []
+    listed = operator.types("list").stderr
+    assert "job: the last run, " in listed
+    assert "ago, failed: " in listed
+    assert "/nowhere: no such file or directory" in listed
 
 
 def test_a_run_while_the_job_runs_ends_with_75_and_changes_nothing(operator: Operator) -> None:
@@ -175,7 +179,9 @@ def test_a_restore_of_a_time_takes_the_newest_that_was_finished_by_then(operator
     assert told["id"] == first.id
     restored = tmp_path / "to" / str(operator.host.source).lstrip("/") / "file"
     assert restored.read_text() == "hello\n"
-    assert "of that time or before" in operator.types("restore", "--at", "2001-01-01", "--to", "/x", code=1).stderr
+    refused = operator.types("restore", "--at", "2001-01-01", "--to", "/x", code=1).stderr
+    assert f"of that time or before; the oldest is {first.id}, of " in refused
+    assert "no job is called so; jobs: job" in operator.types("restore", "nope", "--to", "/x", code=1).stderr
 
 
 def test_a_restore_over_something_needs_force_and_moves_it_aside(operator: Operator, tmp_path: Path) -> None:
@@ -294,11 +300,9 @@ def test_the_backups_of_another_host_are_restored_but_not_written_to(operator: O
 
 
 def test_doctor_says_what_would_fail_and_what_no_job_covers(operator: Operator, tmp_path: Path) -> None:
-    socket = tmp_path / "root" / "run" / "postgresql" / ".s.PGSQL.5432"
-    socket.parent.mkdir(parents=True)
-    socket.touch()
+    (tmp_path / "root" / "var/lib/docker/volumes/shop/_data").mkdir(parents=True)
     said = operator.types("doctor", "--root", str(tmp_path / "root")).stdout
-    assert "PostgreSQL found" in said
+    assert "docker volumes found" in said
     assert "no job backs it up" in said
     operator.host.job(source={"files": {"paths": ["/nowhere"]}})
     assert "FAIL job: source: /nowhere" in operator.types("doctor", "job", code=1).stdout

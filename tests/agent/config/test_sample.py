@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import ConfigError, load
+from agent.config import ConfigError, backup_reference, load
 from agent.config.declared import options_of
 from agent.config.reference import reference
 from agent.config.registry import Registry
@@ -119,6 +119,9 @@ def test_every_form_of_option_is_in_the_sample_and_loads(tmp_path) -> None:
 
 def test_the_manual_is_what_the_declarations_say() -> None:
     assert MANUAL.read_text() == reference(), "run: python -m agent.config.reference > docs/configuration.md"
+    page = MANUAL.with_name("backup-options.md")
+    how = "run: python -m agent.config.backup_reference > docs/backup-options.md"
+    assert page.read_text() == backup_reference.reference(), how
 
 
 def test_the_manual_escapes_what_would_break_its_tables() -> None:

@@ -255,3 +255,11 @@ def test_a_drill_looks_for_files(host: BackedUp, docker: Docker) -> None:
     round_.back_up()
     assert (evidence := round_.drill({"file_exists": ["sub/file"]})).is_passed, unmet(evidence)
     assert outcomes(round_.drill({"file_exists": ["nothing"]}), "shop")["nothing exists"] is False
+
+
+def test_its_inventory_has_volumes_with_names_and_what_the_job_knows_of(host: BackedUp, docker: Docker) -> None:
+    for name in ("shop", "mail", "web_cache", "a" * 64):
+        docker.cli("volume", "create", name)
+    seen = a_round(host, docker, volumes=["shop"], exclude=["*_cache"]).source.inventory(host.work())
+    assert seen.there == {"shop", "mail", "web_cache"}
+    assert seen.there - seen.known == {"mail"}

@@ -268,3 +268,12 @@ def test_a_server_that_is_away_fails_and_stores_nothing(host: BackedUp) -> None:
 def test_words_of_option_files_and_of_answers() -> None:
     assert option_line("password", 'a#b"c\\d ') == 'password="a#b\\"c\\\\d "\n'
     assert cells("a\\tb\tNULL\t\\\\N\t") == ["a\tb", None, "\\N", ""]
+
+
+def test_its_inventory_has_every_database_but_the_servers_own(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
+    mariadb.sql("CREATE DATABASE again_1; CREATE DATABASE again_2")
+    seen = a_round(host, mariadb, databases=[shop], exclude=["again_1"]).source.inventory(host.work())
+    assert {"shop", "again_1", "again_2"} <= seen.there
+    assert not {"mysql", "information_schema"} & seen.there
+    assert "again_2" in seen.there - seen.known
+    assert not {"shop", "again_1"} & (seen.there - seen.known)

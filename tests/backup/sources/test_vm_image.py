@@ -163,6 +163,9 @@ def test_a_machine_that_is_off_needs_no_snapshot(host: BackedUp, tmp_path: Path,
     libvirt.virsh("destroy", "box")
     round_ = a_round(host, domains=["box"], uri=libvirt.uri)
     assert round_.back_up().is_complete
+    libvirt.domain("other", libvirt.image("b.qcow2"))
+    seen = round_.source.inventory(host.work())
+    assert (seen.there, seen.known) == ({"box", "other"}, {"box"})
     round_.restore(str(tmp_path / "again"), ["box-vda"])
     assert same(tmp_path / "again", file)
 
