@@ -7,6 +7,7 @@ come one after another. A cancelled question that still waits is dropped; one th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import threading
@@ -95,7 +96,8 @@ class _Counter:
     def _work(self, work: Callable[[float], T], left: float) -> T:
         if self._nice and not hasattr(self._thread, "is_nice"):
             self._thread.is_nice = True
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)  # this thread's alone on Linux
+            with contextlib.suppress(PermissionError):  # a sandbox may forbid it; people are answered all the same
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)  # this thread's alone on Linux
         began = monotonic()
         try:
             return work(left)
