@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from sinks.history.options import HistoryOptions
 
 DAY_S = 86_400
 WRITE_S = 600
+SERIES, DAYS = 100, 30
 _RANDOM = 7
 
 
@@ -42,6 +44,17 @@ class Host:
             gauges[self.gauges[place]] = round(50 + 40 * wave + one.random(), 2)
             gauges[self.gauges[place - 1]] = float(at_s // 60 % 7)
         return {**dict(zip(self.counters, self._totals, strict=True)), **gauges}
+
+
+def filled(kept: Path, series: int = SERIES, days: int = DAYS) -> int:
+    """The end of the history in `kept`, which is made where there is none, some minutes' work; Unix seconds."""
+    end = kept / "end"
+    if not end.exists():
+        now_s = int(time.time())
+        (kept / "history").mkdir(parents=True)
+        fill(kept / "history", now_s, series, days)
+        end.write_text(str(now_s))
+    return int(end.read_text())
 
 
 def fill(directory: Path, end_s: int, series: int, days: int) -> None:

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.filled_history import DAY_S, fill
+from benchmarks.filled_history import DAY_S, DAYS, SERIES, filled
 from benchmarks.loop_lag import Lag, lags
 from benchmarks.peers import Agent
 from benchmarks.scraper import percentile
@@ -174,30 +174,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fill, ask, print; 1 where the loop stood still for too long and `--strict` was given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queries", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often to ask everything (default: 3)")
-    parser.add_argument("--series", type=int, default=100, help="series of the filled history (default: 100)")
-    parser.add_argument("--days", type=int, default=30, help="days of it (default: 30)")
+    parser.add_argument("--series", type=int, default=SERIES, help="series of the filled history (default: 100)")
+    parser.add_argument("--days", type=int, default=DAYS, help="days of it (default: 30)")
     parser.add_argument("--state", type=Path, help="keep the filled history there, or use the one that is")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when the loop stalls beyond its budget")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         kept: Path = options.state or Path(scratch) / "kept"
-        now_s = _filled(kept, lambda directory, end_s: fill(directory, end_s, options.series, options.days))
+        now_s = filled(kept, options.series, options.days)
         state = Path(scratch) / "state"
         shutil.copytree(kept, state)
         longest = report(*measure(state, now_s, options.rounds))
     print(f"longest stall {longest:.0f} ms, budget {MOST_STALL_MS:.0f} ms")
     return 1 if options.strict and longest > MOST_STALL_MS else 0
-
-
-def _filled(kept: Path, make: Callable[[Path, int], None]) -> int:
-    """The end of the history in `kept`, which is made where there is none; Unix seconds."""
-    end = kept / "end"
-    if not end.exists():
-        now_s = int(time.time())
-        (kept / "history").mkdir(parents=True)
-        make(kept / "history", now_s)
-        end.write_text(str(now_s))
-    return int(end.read_text())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from agent.core.labels import METRIC_NAME, Labels, drop, keep, show, value_of, with_label, without_name
+from agent.core.labels import NAMING, Labels, drop, keep, show, value_of, with_label, without_name
 from agent.core.query import ExecutionError
 from sinks.history.promql.ast import SCALAR, SET_OPERATORS, Binary, Matching, value_type
 from sinks.history.promql.numbers import ARITHMETIC, COMPARISON
@@ -77,7 +77,7 @@ def _signature(labels: Labels, matching: Matching, ignored: frozenset[str]) -> L
 
 
 def _by_signature(series: list[StepSeries], matching: Matching) -> dict[Labels, list[StepSeries]]:
-    ignored = frozenset((*matching.labels, METRIC_NAME))
+    ignored = NAMING.union(matching.labels)
     groups: dict[Labels, list[StepSeries]] = {}
     for one in series:
         groups.setdefault(_signature(one.labels, matching, ignored), []).append(one)

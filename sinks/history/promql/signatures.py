@@ -51,8 +51,11 @@ SIGNATURES: Final[dict[str, Signature]] = {
     "double_exponential_smoothing": _takes(MATRIX, SCALAR, SCALAR),
     "histogram_fraction": _takes(SCALAR, SCALAR, VECTOR),
     "histogram_quantile": _takes(SCALAR, VECTOR),
+    "histogram_quantiles": _takes(VECTOR, STRING, SCALAR, endless=True),
     "label_join": _takes(VECTOR, STRING, STRING, STRING, least=3, endless=True),
     "label_replace": _takes(VECTOR, STRING, STRING, STRING, STRING),
+    "max_of": _takes(SCALAR, SCALAR, returns=SCALAR),
+    "min_of": _takes(SCALAR, SCALAR, returns=SCALAR),
     "pi": _takes(returns=SCALAR),
     "predict_linear": _takes(MATRIX, SCALAR),
     "quantile_over_time": _takes(SCALAR, MATRIX),
@@ -66,9 +69,8 @@ SIGNATURES: Final[dict[str, Signature]] = {
 
 LEFT_OUT: Final = {
     "info": "join with * on(...) group_left(...) instead",
-    "histogram_quantiles": "call histogram_quantile once for each quantile",
     "start_timestamp": "start timestamps are not kept",
-    **dict.fromkeys(("start", "end", "step", "range", "max_of", "min_of"), "duration expressions are not supported"),
+    **dict.fromkeys(("start", "end", "step", "range"), "duration expressions are not supported"),
     "limitk": "use topk, or a label matcher",
     "limit_ratio": "use a label matcher",
     "holt_winters": "it is called double_exponential_smoothing now",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from agent.core.labels import METRIC_NAME, Labels, drop, quote, value_of
+from agent.core.labels import METRIC_NAME, Labels, drop, quote, value_of, with_label
 from sinks.history.promql import numbers
 from sinks.history.promql.ast import Call, Expr
 from sinks.history.promql.numbers import INF, NAN
@@ -54,7 +54,7 @@ def _histograms(run: "Evaluation", node: Expr, steps: Steps) -> dict[Labels, lis
 def _evaluated(
     histograms: dict[Labels, list[tuple[float, StepSeries]]],
     steps: Steps,
-    function: Callable[[Buckets, int, Labels], float],
+    function: Callable[[Buckets, int, Labels], float | None],
 ) -> list[StepSeries]:
     found = []
     for labels, series in histograms.items():
@@ -148,22 +148,65 @@ def _rank(value: float, buckets: Buckets, observed: float) -> float:
     return observed
 
 
-def histogram_quantile(run: "Evaluation", call: Call, steps: Steps) -> list[StepSeries]:
-    """histogram_quantile(q, buckets)."""
-    ranks = run.scalar(call.args[0], steps)
-    histograms = _histograms(run, call.args[1], steps)
+def _ranks(run: "Evaluation", node: Expr, steps: Steps) -> list[float]:
+    """The quantile asked for at every step; warns of those that are none."""
+    ranks = run.scalar(node, steps)
     for rank in dict.fromkeys(ranks):
         if not 0 <= rank <= 1:
-            message = f"quantile value should be between 0 and 1, got {numbers.general(rank)}"
-            run.remarks.warn(message, call.args[0])
+            run.remarks.warn(f"quantile value should be between 0 and 1, got {numbers.general(rank)}", node)
+    return ranks
 
-    def of(buckets: Buckets, step: int, labels: Labels) -> float:
-        value, forced = quantile(ranks[step], buckets)
-        if forced:
-            run.remarks.inform(_about(_MONOTONICITY, labels), call.args[1])
-        return value
 
-    return _evaluated(histograms, steps, of)
+def _told(run: "Evaluation", node: Expr, labels: Labels, rank: float, buckets: Buckets) -> float:
+    """The quantile, and that the counts had to be made monotonic."""
+    value, forced = quantile(rank, buckets)
+    if forced:
+        run.remarks.inform(_about(_MONOTONICITY, labels), node)
+    return value
+
+
+def histogram_quantile(run: "Evaluation", call: Call, steps: Steps) -> list[StepSeries]:
+    """histogram_quantile(q, buckets)."""
+    node = call.args[1]
+    histograms = _histograms(run, node, steps)
+    ranks = _ranks(run, call.args[0], steps)
+    return _evaluated(histograms, steps, lambda buckets, step, labels: _told(run, node, labels, ranks[step], buckets))
+
+
+def histogram_quantiles(run: "Evaluation", call: Call, steps: Steps) -> list[StepSeries]:
+    """histogram_quantiles(buckets, label, q...): a series for each quantile, which stands in the label."""
+    node, label = call.args[0], run.text(call.args[1])
+    histograms = _histograms(run, node, steps)
+    found: list[StepSeries] = []
+    for asked in call.args[2:]:
+        ranks = _ranks(run, asked, steps)
+        texts = [_rank_text(rank) for rank in ranks]
+        for text, rank in dict(zip(texts, ranks, strict=True)).items():
+            series = _at_rank(run, node, histograms, rank, [other == text for other in texts])
+            found += [StepSeries(with_label(one.labels, label, text), one.values, True) for one in series]
+            run.budget.cells(len(found), steps.count)
+    return found
+
+
+def _at_rank(
+    run: "Evaluation",
+    node: Expr,
+    histograms: dict[Labels, list[tuple[float, StepSeries]]],
+    rank: float,
+    where: list[bool],
+) -> list[StepSeries]:
+    """One quantile of each histogram, at some of the steps."""
+
+    def of(buckets: Buckets, step: int, labels: Labels) -> float | None:
+        return _told(run, node, labels, rank, buckets) if where[step] else None
+
+    return _evaluated(histograms, Steps(range(len(where))), of)
+
+
+def _rank_text(rank: float) -> str:
+    """As OpenMetrics writes a quantile: 0.5, 1.0, NaN."""
+    text = numbers.plain(rank)
+    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def histogram_fraction(run: "Evaluation", call: Call, steps: Steps) -> list[StepSeries]:

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 VectorFunction: TypeAlias = Callable[["Evaluation", Call, Steps], list[StepSeries]]
 ScalarFunction: TypeAlias = Callable[["Evaluation", Call, Steps], list[float]]
 
-SCALAR_FUNCTIONS: Final[dict[str, ScalarFunction]] = {"pi": shape.pi, "scalar": shape.scalar, "time": shape.time}
+SCALAR_FUNCTIONS: Final[dict[str, ScalarFunction]] = {
+    "max_of": shape.greater_or_less,
+    "min_of": shape.greater_or_less,
+    "pi": shape.pi,
+    "scalar": shape.scalar,
+    "time": shape.time,
+}
 
 VECTOR_FUNCTIONS: Final[dict[str, VectorFunction]] = {
     **dict.fromkeys(elementwise.ELEMENTWISE, elementwise.mapped),
@@ -30,6 +36,7 @@ VECTOR_FUNCTIONS: Final[dict[str, VectorFunction]] = {
     "double_exponential_smoothing": rates.double_exponential_smoothing,
     "histogram_fraction": histograms.histogram_fraction,
     "histogram_quantile": histograms.histogram_quantile,
+    "histogram_quantiles": histograms.histogram_quantiles,
     "label_join": relabel.label_join,
     "label_replace": relabel.label_replace,
     "predict_linear": rates.predict_linear,

@@ -24,6 +24,13 @@ def time(run: "Evaluation", call: Call, steps: Steps) -> list[float]:  # noqa: A
     return [moment / 1000 for moment in steps.times]
 
 
+def greater_or_less(run: "Evaluation", call: Call, steps: Steps) -> list[float]:
+    """max_of(a, b) and min_of(a, b); NaN where one of them is."""
+    choose = max if call.func == "max_of" else min
+    pairs = zip(*[run.scalar(arg, steps) for arg in call.args], strict=True)
+    return [choose(a, b) if a == a and b == b else NAN for a, b in pairs]
+
+
 def scalar(run: "Evaluation", call: Call, steps: Steps) -> list[float]:
     """scalar(v): the value of the only series, NaN where there is none or more than one."""
     series = run.vector(call.args[0], steps)

@@ -99,7 +99,7 @@ def test_error_names_place_finding_and_remedy(text: str, expected: str) -> None:
 
 UNSUPPORTED = [
     "limitk(3, foo)", "limit_ratio by (a) (0.5, foo)", "info(foo)", "foo + fill(0) bar", "foo + on(a) fill_left(0) bar",
-    "foo[5m + 1m]", "foo[(5m)]", "foo[step()]", "foo offset (5m)", "foo anchored", "step()", "max_of(1, 2)", "holt_winters(a[5m], 1, 1)",
+    "foo[5m + 1m]", "foo[(5m)]", "foo[step()]", "foo offset (5m)", "foo anchored", "step()", "holt_winters(a[5m], 1, 1)",
 ]  # fmt: skip
 
 
