@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,7 @@ from sinks.history.promql.numbers import scientific
 _NEVER = "0001-01-01T00:00:00Z"
 _STEPS = 5000  # asked for at once
 _MOST_STEPS = 60_000
-_HISTORY_LIMITS = Limits(deadline_s=10.0)
+_HISTORY_DEADLINE_S = 20.0  # of all of it
 
 
 class AlertsView:
@@ -130,9 +131,11 @@ class AlertsView:
 def _firing(querier: Querier, start_ms: int, end_ms: int, step_ms: int) -> Iterable[tuple[Labels, list[int]]]:
     """The moments at which each alert fired. Raise QueryError."""
     found: dict[Labels, list[int]] = {}
+    until = time.monotonic() + _HISTORY_DEADLINE_S
     for low in range(start_ms, end_ms + 1, step_ms * _STEPS):
         high = min(low + step_ms * (_STEPS - 1), end_ms)
-        result = querier.range('ALERTS{alertstate="firing"}', low, high, step_ms, _HISTORY_LIMITS)
+        limits = Limits(deadline_s=max(until - time.monotonic(), 0.1))
+        result = querier.range('ALERTS{alertstate="firing"}', low, high, step_ms, limits)
         for points in result.matrix():
             found.setdefault(points.labels, []).extend(points.times_ms)
     return found.items()

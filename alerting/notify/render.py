@@ -66,7 +66,7 @@ def alert_text(alert: Alert, notification: Notification) -> str:
     lines.append(f"  {since(alert, notification)}")
     lines.append(f"  {' '.join(f'{name}={value}' for name, value in told_labels(alert))}".rstrip())
     lines += [f"  {name}: {one_line(value)}" for name, value in other_annotations(alert)]
-    if alert.generator_url:
+    if alert.generator_url.startswith(("http://", "https://")):  # without external_url it leads nowhere
         lines.append(f"  {alert.generator_url}")
     return "\n".join(line for line in lines if line.strip())
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from agent.cli.group import cli
 from agent.core.labels import labels_of
 from agent.promql_language import PromQL
 from agent.rule_sets import default_rule_files, load_rules, rules_directory
@@ -208,6 +210,19 @@ def test_a_default_rule_says_how_bad_it_is_what_it_means_and_how_to_look(name: s
     query = re.fullmatch(r"vigilhost query '([^']+)'", notes["query"])
     assert query is not None
     PromQL().read(query[1])
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_a_command_that_a_default_rule_names_is_one(name: str) -> None:
+    for text in dict(RULES[name].annotations).values():
+        for words in re.findall(r"`vigilhost ([a-z -]+)", text.text):
+            command: click.Command | None = cli
+            context = click.Context(cli)
+            for word in words.split():
+                if not isinstance(command, click.Group):
+                    break  # an argument
+                command = command.get_command(context, word)
+                assert command is not None, words
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"HostRebooted"}))

@@ -51,6 +51,11 @@ def test_titles(notification: Notification, title: str) -> None:
     assert render.title(notification) == title
 
 
+def test_a_link_without_an_address_is_not_told() -> None:
+    assert "/graph" not in render.alert_text(replace(DISK, generator_url="/graph?g0.expr=x"), FIRING)
+    assert "http://127.0.0.1:9811/graph" in render.alert_text(DISK, FIRING)
+
+
 def test_an_alert_without_data_says_so() -> None:
     assert render.alert_text(replace(DISK, is_stale=True), FIRING).startswith("FIRING (no data, held): ")
 
