@@ -6,7 +6,7 @@ import os
 import stat
 from collections import deque
 
-from backup.errors import Refused
+from backup.errors import Refused, TargetFailed
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as many as the kernel follows
@@ -41,6 +41,18 @@ def check_owned(path: str) -> None:
             to = os.readlink(here)
             done = "/" if to.startswith("/") else done
             words.extendleft(reversed(to.split("/")))
+
+
+def check_destination(path: str) -> None:
+    """As root raise TargetFailed unless `path` is root's alone.
+
+    Who can rename something on the way there could have root write and delete elsewhere.
+    """
+    if os.geteuid() == 0:
+        try:
+            check_owned(path)
+        except Refused as error:
+            raise TargetFailed(str(error)) from error
 
 
 def check_own_file(path: str) -> None:

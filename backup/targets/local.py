@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
 from agent.core.options import option, required
-from backup.errors import Refused, TargetFailed
+from backup.errors import TargetFailed
 from backup.relay import write_all
 from backup.target import Upload, check_name
-from backup.trusted import check_owned
+from backup.trusted import check_destination
 
 PART = ".part"  # what is not finished ends so, and begins with a dot
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,20 +45,12 @@ class Local:
             os.close(os.open(self.path, _DIRECTORY))
         if self.mounted and not os.path.ismount(self.path):
             raise TargetFailed(f"{self.path}: nothing is mounted there; mount the disk, or set mounted: false")
-        self._check_owner()
+        check_destination(self.path)
         if not os.access(self.path, os.W_OK | os.X_OK):
             is_shut = os.statvfs(self.path).f_flag & os.ST_RDONLY
             way_out = ("is read-only here; mount it so that it can be written to, and let the backup service do so: "
                        "vigilhost backup destinations --install")  # fmt: skip
             raise TargetFailed(f"{self.path}: {way_out if is_shut else _NOT_OURS}")
-
-    def _check_owner(self) -> None:
-        """Somebody who can rename on the way there could have root write and delete elsewhere."""
-        if os.geteuid() == 0:
-            try:
-                check_owned(self.path)
-            except Refused as error:
-                raise TargetFailed(str(error)) from error
 
     def begin(self, name: str) -> Upload:
         check_name(name)

@@ -38,6 +38,7 @@ from backup.redact import Redactor
 from backup.relay import READ_BYTES, write_all
 from backup.target import Upload, check_name
 from backup.targets.stream_reader import stream_reader
+from backup.trusted import check_destination
 
 TAG = "vigilhost"
 _COPY = "manifest="  # tag: the manifest itself, deflated, in base 64
@@ -87,6 +88,9 @@ class Restic:
 
     def check(self) -> None:
         """Raise TargetFailed unless the repository is there and opens with the password; make it where asked."""
+        for directory in self.directories():
+            if os.path.lexists(directory):
+                check_destination(directory)
         try:
             self._run("cat", "config", "--no-lock")
         except TargetFailed as error:
