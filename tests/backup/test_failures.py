@@ -70,7 +70,7 @@ def failed(ran: Ended, said: str) -> None:
         (dumping(f"echo begun; exec sleep {ASLEEP}", limits={"stall": "1s"}), "no byte came for 1 s"),
         (dumping("cat /dev/zero", limits={"deadline": "2s"}), "did not end within 2 s"),
         (without_source, "no such file or directory"),
-        (without_program, "/nonexistent/dump"),
+        (without_program, "/nonexistent: no such file"),
         (with_a_store_that_is_away, "nothing is mounted there"),
         (with_a_store_nobody_may_write_to, "/proc/sys"),
     ],

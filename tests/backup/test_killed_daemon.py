@@ -27,24 +27,23 @@ from agent.core.clock import FakeClock
 from backup.runner import ChildRunner
 directory, host, now, phase = sys.argv[1:]
 
-class Dying:
-    def __init__(self, inner):
-        self.inner = inner
+run = ChildRunner.run
 
-    async def run(self, job, on_event, deadline_s):
-        def heed(event):
-            if phase and event.get("phase") == phase:
-                os.kill(os.getpid(), signal.SIGKILL)
-            on_event(event)
-        return await self.inner.run(job, heed, deadline_s)
+async def dying(self, job, on_event, deadline_s):
+    def heed(event):
+        if phase and event.get("phase") == phase:
+            os.kill(os.getpid(), signal.SIGKILL)
+        on_event(event)
+    return await run(self, job, heed, deadline_s)
+
+ChildRunner.run = dying
 
 async def main():
     jobs, _ = backup_keeper.load(f"{directory}/backup.d")
     state = f"{directory}/state"
     argv = backup_keeper.worker_argv(host=host, jobs_dir=f"{directory}/backup.d", state_dir=state)
     clock = FakeClock(float(now))
-    runner = Dying(ChildRunner(argv, {"PYTHONPATH": os.environ["PYTHONPATH"]}))
-    kept = backup_keeper.BackupKeeper(jobs, state, clock, argv, runner=runner)
+    kept = backup_keeper.BackupKeeper(jobs, state, clock, argv)
     task = asyncio.create_task(kept.run())
     try:
         for _ in range(2):
