@@ -91,6 +91,8 @@ class _Counter:
         try:
             return await asyncio.shield(running)
         except TimeoutError as error:
+            if str(error):  # the worker's own: it is not free
+                raise QueryTimeoutError("an earlier query has not ended yet; ask again in a moment") from error
             raise QueryTimeoutError(f"query did not end {_GRACE_S:g} s after its deadline") from error
 
     def _work(self, work: Callable[[float], T], left: float) -> T:

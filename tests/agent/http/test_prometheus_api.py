@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.query import Limits, Points
+from agent.core.query import Limits, Points, QueryTimeoutError
 from agent.http.desk import BusyError, Desk
 from sinks.history.history import History
 from tests.agent.http.asking import END_S, START_S, Client, client_of, series
@@ -253,6 +253,29 @@ async def test_a_question_that_waits_too_long_times_out_and_the_next_is_answered
     gate.may_go.set()
     assert await running == "done"
     assert await desk.ask(lambda _: "next", 30) == "next"
+    desk.close()
+
+
+async def test_a_question_that_never_ends_is_left_behind_and_the_next_ones_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.http.desk._GRACE_S", 0.05)
+    desk, gate = Desk(), Gate()
+    with pytest.raises(QueryTimeoutError, match="did not end"):
+        await desk.ask(gate, 0.01)
+    with pytest.raises(QueryTimeoutError, match="an earlier query has not ended yet; ask again"):
+        await desk.ask(lambda _: "too early", 30)
+    gate.may_go.set()
+
+    async def answers() -> bool:
+        try:
+            return await desk.ask(lambda _: True, 30)
+        except QueryTimeoutError:
+            return False
+
+    async with asyncio.timeout(30):
+        while not await answers():
+            await asyncio.sleep(0.001)
     desk.close()
 
 
