@@ -24,7 +24,8 @@ from alerting.inhibition import Inhibitor, InhibitRule, is_for_people
 from alerting.intervals import TimeInterval
 from alerting.muting import Muting
 from alerting.notify.message import Alert, DigestNote, Notification, Notifier, SentReceipt, printable
-from alerting.outbox import Claimed, Entry, Outbox, OutboxOptions, Outcome
+from alerting.outbox import Claimed, Entry, Outbox, Outcome
+from alerting.pacing import OutboxOptions
 from alerting.routing import Route
 from alerting.rule_store import RuleStore, Saved
 from alerting.silences import Silence, Silences

@@ -15,7 +15,7 @@ from alerting.flap import FlapPolicy
 from alerting.inhibition import parse_inhibit_rule
 from alerting.intervals import TimeInterval, find_zone, parse_interval
 from alerting.notify.message import Notifier
-from alerting.outbox import OutboxOptions
+from alerting.pacing import OutboxOptions
 from alerting.routing import Route, default_tree, parse_route
 from alerting.rule_overrides import RuleOverride
 

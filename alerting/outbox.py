@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
-
-import msgspec
+from dataclasses import replace
+from typing import NamedTuple
 
 from agent.core.errors import Rejected, Retryable
-from agent.core.options import option
-from agent.core.units import Seconds, format_duration
+from agent.core.units import format_duration
 from alerting.grouping import Decision
+from alerting.kept_message import clean, decode, encode
 from alerting.notify.merge import merged, summary
 from alerting.notify.message import SUMMARY_KEY, Notification, Notifier, SentReceipt
-
-T = TypeVar("T")
+from alerting.pacing import OutboxOptions, Pacing
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -55,27 +52,6 @@ CREATE TABLE IF NOT EXISTS decisions (
     fingerprint TEXT NOT NULL, sentence TEXT NOT NULL
 ) STRICT;
 """
-
-_RATE_WINDOW_S = 60.0
-_LONGEST_WAIT_ASKED_S = 600.0  # of a Retry-After; longer ones are taken for this
-_LASTING_RETRY_S = 600.0  # someone must act first
-
-
-@dataclass(slots=True)
-class OutboxOptions:
-    """How patiently messages are delivered."""
-
-    rate: int = option(30, "Messages a minute to one receiver, at most.", minimum=1)
-    summarize_above: int = option(
-        20, "Waiting messages of one receiver from which on one summary replaces them.", minimum=2
-    )
-    first_retry: Seconds = option(5.0, "Wait after the first failure; it doubles with each one.", minimum=0.1)
-    longest_retry: Seconds = option(300.0, "Longest wait between two tries.", minimum=1.0)
-    keep_undelivered: Seconds = option(7 * 86400.0, "How long a message is tried before it is given up.", minimum=60.0)
-    keep_delivered: Seconds = option(
-        30 * 86400.0, "How long delivered messages and decisions are listed.", minimum=60.0
-    )
-    most_decisions: int = option(50_000, "Sentences kept for `alerts log`.", minimum=100)
 
 
 class Claimed(NamedTuple):
@@ -128,6 +104,7 @@ class Outbox:
             raise ValueError("outbox: the connection begins transactions by itself; open it with isolation_level=None")
         self._db = connection
         self._options = options or OutboxOptions()
+        self._pacing = Pacing(connection, self._options)
         self._db.executescript(SCHEMA)
 
     @contextmanager
@@ -167,7 +144,7 @@ class Outbox:
             ).fetchall()
             next_try_at, attempts = now, 0
             for id, payload, old_next, old_attempts in waiting:
-                notification = merged(_decode(payload), notification)
+                notification = merged(decode(payload), notification)
                 next_try_at, attempts = max(next_try_at, old_next), max(attempts, old_attempts)
                 self._end(id, "superseded", now)
                 self.say(now, notification.receiver, notification.group_key,
@@ -176,14 +153,14 @@ class Outbox:
             self._db.execute(
                 "INSERT INTO messages (message_id, receiver, group_key, payload, state, attempts, created_at,"
                 " next_try_at) VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
-                (message.message_id, message.receiver, message.group_key, _encode(message), attempts, now, next_try_at),
+                (message.message_id, message.receiver, message.group_key, encode(message), attempts, now, next_try_at),
             )
             self.say(now, message.receiver, message.group_key, f"queued for {message.receiver}: {message.reason}")
         return message.message_id
 
     def say(self, at: float, receiver: str, group_key: str, sentence: str, fingerprint: str = "") -> None:
         """A line for `alerts log`."""
-        values = tuple(_clean(one) for one in (receiver, group_key, fingerprint, sentence))
+        values = tuple(clean(one) for one in (receiver, group_key, fingerprint, sentence))
         self._db.execute(
             "INSERT INTO decisions (at, receiver, group_key, fingerprint, sentence) VALUES (?, ?, ?, ?, ?)",
             (at, *values),
@@ -197,7 +174,7 @@ class Outbox:
             lost = self._db.execute("SELECT id, payload, attempts FROM messages WHERE state = 'sending'").fetchall()
             self._db.execute("UPDATE messages SET state = 'queued', next_try_at = ? WHERE state = 'sending'", (now,))
             for id, payload, attempts in lost:
-                note = _decode(payload)
+                note = decode(payload)
                 self.say(now, note.receiver, note.group_key, "sending again: the agent ended while it was under way")
                 self._requeue_behind(Claimed(id, note, None, attempts), now)
         return len(lost)
@@ -215,7 +192,7 @@ class Outbox:
             for (receiver,) in self._db.execute(
                 "SELECT DISTINCT receiver FROM messages WHERE state = 'queued'"
             ).fetchall():
-                if (receivers is not None and receiver not in receivers) or not self._may_send(receiver, now):
+                if (receivers is not None and receiver not in receivers) or not self._pacing.may_send(receiver, now):
                     continue
                 if receiver in summarizing:
                     self._summarize(receiver, now)
@@ -229,7 +206,7 @@ class Outbox:
                     self._db.execute(
                         "UPDATE messages SET state = 'sending', attempts = ? WHERE id = ?", (attempts + 1, id)
                     )
-                    claimed.append(Claimed(id, _decode(payload), self._thread(receiver, group_key), attempts + 1))
+                    claimed.append(Claimed(id, decode(payload), self._thread(receiver, group_key), attempts + 1))
         return claimed
 
     def done(self, claimed: Claimed, outcome: Outcome, now: float) -> None:
@@ -251,8 +228,7 @@ class Outbox:
             "SELECT receiver, min(next_try_at) FROM messages WHERE state = 'queued' AND receiver NOT IN"
             " (SELECT receiver FROM messages WHERE state = 'sending') GROUP BY receiver"
         ):
-            free_at = self._rate_free_at(receiver, now)
-            moments.append(max(first, self._blocked_until(receiver), free_at))
+            moments.append(max(first, self._pacing.free_at(receiver, now)))
         return min(moments, default=None)
 
     # Asked by people.
@@ -293,13 +269,13 @@ class Outbox:
     def _end(self, id: int, state: str, now: float, error: str = "", provider_id: str | None = None) -> None:
         self._db.execute(
             "UPDATE messages SET state = ?, done_at = ?, error = ?, provider_id = ? WHERE id = ?",
-            (state, now, _clean(error), provider_id, id),
+            (state, now, clean(error), provider_id, id),
         )
 
     def _delivered(self, claimed: Claimed, receipt: SentReceipt, now: float) -> None:
         note = claimed.notification
         self._end(claimed.id, "sent", now, provider_id=receipt.provider_id)
-        self._db.execute("INSERT OR REPLACE INTO receivers VALUES (?, 0, ?)", (note.receiver, now + receipt.rest))
+        self._pacing.sent(note.receiver, receipt.rest, now)
         has_thread = note.kind == "alerts" and note.group_key != SUMMARY_KEY and note.status == "firing"
         if not has_thread or not receipt.provider_id:
             self._db.execute(
@@ -316,18 +292,12 @@ class Outbox:
 
     def _failed(self, claimed: Claimed, error: Retryable, now: float) -> None:
         note = claimed.notification
-        row = self._db.execute("SELECT failures FROM receivers WHERE receiver = ?", (note.receiver,)).fetchone()
-        failures = (row[0] if row else 0) + 1
-        wait = _LASTING_RETRY_S if error.is_lasting else self._backoff(failures)
-        own_wait = self._backoff(claimed.attempt)
-        if error.after is not None:
-            wait = own_wait = min(max(error.after, 0.0), _LONGEST_WAIT_ASKED_S)
-        self._db.execute("INSERT OR REPLACE INTO receivers VALUES (?, ?, ?)", (note.receiver, failures, now + wait))
+        wait = self._pacing.failed(note.receiver, error, claimed.attempt, now)
         self._db.execute(
             "UPDATE messages SET state = 'queued', next_try_at = ?, error = ? WHERE id = ?",
-            (now + max(wait, own_wait), _clean(str(error)), claimed.id),
+            (now + wait, clean(str(error)), claimed.id),
         )
-        retry = format_duration(float(round(max(wait, own_wait), 1)))
+        retry = format_duration(float(round(wait, 1)))
         self.say(now, note.receiver, note.group_key, f"not delivered yet: {error}; next try in {retry}")
         self._requeue_behind(claimed, now)
 
@@ -343,36 +313,14 @@ class Outbox:
             self._db.execute(
                 "UPDATE messages SET payload = ?, attempts = ?,"
                 " next_try_at = (SELECT next_try_at FROM messages WHERE id = ?) WHERE id = ?",
-                (_encode(merged(note, _decode(newer[1]))), claimed.attempt, claimed.id, newer[0]),
+                (encode(merged(note, decode(newer[1]))), claimed.attempt, claimed.id, newer[0]),
             )
-
-    def _backoff(self, failures: int) -> float:
-        return float(min(self._options.first_retry * 2 ** min(failures - 1, 30), self._options.longest_retry))
 
     def _thread(self, receiver: str, group_key: str) -> str | None:
         row = self._db.execute(
             "SELECT provider_id FROM threads WHERE receiver = ? AND group_key = ?", (receiver, group_key)
         ).fetchone()
         return row[0] if row else None
-
-    def _may_send(self, receiver: str, now: float) -> bool:
-        busy = self._db.execute(
-            "SELECT 1 FROM messages WHERE receiver = ? AND state = 'sending' LIMIT 1", (receiver,)
-        ).fetchone()
-        return not busy and self._blocked_until(receiver) <= now and self._rate_free_at(receiver, now) <= now
-
-    def _blocked_until(self, receiver: str) -> float:
-        row = self._db.execute("SELECT blocked_until FROM receivers WHERE receiver = ?", (receiver,)).fetchone()
-        return row[0] if row else 0.0
-
-    def _rate_free_at(self, receiver: str, now: float) -> float:
-        """When the rate allows another message."""
-        row = self._db.execute(
-            "SELECT done_at FROM messages WHERE receiver = ? AND done_at > ? AND state IN ('sent', 'rejected')"
-            " ORDER BY done_at DESC LIMIT 1 OFFSET ?",
-            (receiver, now - _RATE_WINDOW_S, self._options.rate - 1),
-        ).fetchone()
-        return row[0] + _RATE_WINDOW_S if row else 0.0
 
     def _expire(self, now: float) -> None:
         old = self._db.execute(
@@ -394,37 +342,11 @@ class Outbox:
         if count <= self._options.summarize_above:
             return
         rows = self._db.execute(f"SELECT payload FROM messages {due[0]} ORDER BY id", due[1])  # noqa: S608
-        note = replace(summary((_decode(row[0]) for row in rows), receiver, now), message_id=uuid.uuid4().hex)
+        note = replace(summary((decode(row[0]) for row in rows), receiver, now), message_id=uuid.uuid4().hex)
         self._db.execute(f"UPDATE messages SET state = 'superseded', done_at = ? {due[0]}", (now, *due[1]))  # noqa: S608
         self._db.execute(
             "INSERT INTO messages (message_id, receiver, group_key, payload, state, created_at, next_try_at)"
             " VALUES (?, ?, ?, ?, 'queued', ?, ?)",
-            (note.message_id, receiver, note.group_key, _encode(note), now, now),
+            (note.message_id, receiver, note.group_key, encode(note), now, now),
         )
         self.say(now, receiver, note.group_key, f"{count} waiting messages became one summary")
-
-
-def _encode(notification: Notification) -> bytes:
-    try:
-        return msgspec.json.encode(notification)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_walk(msgspec.to_builtins(notification), _clean))
-
-
-def _decode(payload: bytes) -> Notification:
-    return msgspec.json.decode(payload, type=Notification)
-
-
-def _clean(words: str) -> str:
-    """Bytes that are no UTF-8 (kept as surrogates in labels) become question marks: no receiver takes them."""
-    return words.encode("utf-8", "replace").decode()
-
-
-def _walk(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return [_walk(one, change) for one in value]
-    if isinstance(value, dict):
-        return {key: _walk(one, change) for key, one in value.items()}
-    return value

@@ -20,7 +20,8 @@ from alerting.engine import Engine
 from alerting.flap import FlapPolicy
 from alerting.inhibition import parse_inhibit_rule
 from alerting.notify.message import Alert, Notification, SentReceipt
-from alerting.outbox import OutboxOptions, attempt
+from alerting.outbox import attempt
+from alerting.pacing import OutboxOptions
 from alerting.routing import default_tree, parse_route
 from alerting.rule_files import parse_rules
 from alerting.silences import new_silence

@@ -14,7 +14,8 @@ import pytest
 from agent.core.errors import Rejected, Retryable
 from alerting.grouping import Decision, Dispatcher
 from alerting.notify.message import DigestEntry, DigestNote, Notification, SentReceipt
-from alerting.outbox import Claimed, Outbox, OutboxOptions, Outcome, attempt
+from alerting.outbox import Claimed, Outbox, Outcome, attempt
+from alerting.pacing import OutboxOptions
 from alerting.routing import parse_route
 from tests.alerting.pictures import T0, alert, run
 from tests.servers.process import wait_until
