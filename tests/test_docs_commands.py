@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli.group import cli
 from agent.config import Settings
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from agent.influx.plan import groups_of
 from tests.servers.influxdb2_stub import InfluxDB2Stub
 from tests.servers.process import wait_until
