@@ -10,7 +10,7 @@ from math import isnan
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.registry import COLLECTORS
+from agent.config.tables import COLLECTORS
 from tests.servers.process import wait_until
 from tests.systemd.installed import AGENT_PORT, CONFIG, Installed
 
