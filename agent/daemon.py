@@ -407,7 +407,8 @@ class Daemon:
 
     async def _on_status(self, _: Mapping[str, Any]) -> Any:
         settings = self._settings
-        return {**self.health(), "url": url_of(settings.listen, is_tls=settings.http.tls is not None)}
+        url = url_of(settings.listen, is_tls=settings.http.tls is not None)
+        return {**self.health(), "url": url, "configured_at": self._taken_over_ns / NS}
 
     async def _on_reload(self, _: Mapping[str, Any]) -> Any:
         try:

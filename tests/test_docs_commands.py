@@ -83,10 +83,14 @@ class Operator:
     def types(self, line: str) -> Result:
         line = line.replace("/etc/vigilhost", str(self.directory)).replace("FILE", str(self.directory / "test.yml"))
         words = shlex.split(line)[1:]
-        with contextlib.chdir(self.directory):
-            if words[0] == "run":
-                return self._runs([*words, *self._where(words)])
-            return CliRunner(env={"COLUMNS": "200"}).invoke(cli, [*words, *self._where(words)])
+        before = os.umask(0o022)  # commands of backup make theirs strict
+        try:
+            with contextlib.chdir(self.directory):
+                if words[0] == "run":
+                    return self._runs([*words, *self._where(words)])
+                return CliRunner(env={"COLUMNS": "200"}).invoke(cli, [*words, *self._where(words)])
+        finally:
+            os.umask(before)
 
     @staticmethod
     def _runs(words: list[str]) -> Result:

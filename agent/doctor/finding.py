@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 Level = Literal["ok", "note", "warn", "fail", "unknown"]
 
+_NOT_OURS: Final = "cannot be read: permission denied"
 EXIT_WELL: Final = 0
 EXIT_SOMETHING_TO_DO: Final = 1
 EXIT_CANNOT_TELL: Final = 2
@@ -23,6 +25,13 @@ class Finding(NamedTuple):
     subject: str
     text: str
     advice: str = ""
+
+
+def refused(subject: str, text: str, advice: str) -> Finding:
+    """A file that is not taken, and why; one that this user may not read says nothing about the file."""
+    if _NOT_OURS in text and os.geteuid() != 0:
+        return Finding("unknown", subject, text, "run as root")
+    return Finding("fail", subject, text, advice)
 
 
 def exit_status(findings: Sequence[Finding]) -> int:

@@ -7,13 +7,14 @@ import stat
 import sys
 from collections.abc import Iterator
 
+from agent.config import Loaded
 from agent.config.plugins import Entry
 from agent.config.registry import Registry
 from agent.config.show import summary
 from agent.config.tables import REGISTRIES
 from agent.core.units import format_duration
 from agent.doctor.facts import Facts
-from agent.doctor.finding import Finding
+from agent.doctor.finding import Finding, refused
 from agent.rule_sets import rules_directory
 from agent.statedir import PID_NAME
 
@@ -72,15 +73,35 @@ def configuration(facts: Facts) -> Iterator[Finding]:
     if loaded is not None:
         files = ", ".join(loaded.files) or f"no file, all defaults ({facts.config} is not there)"
         yield Finding("ok", "configuration", f"{files}; {summary(loaded.settings)}")
+        yield from _edited(facts, loaded)
         for warning in loaded.warnings:
             yield Finding("warn", "configuration", str(warning), "`vigilhost check` repeats it")
     again = "the running agent keeps what it has" if facts.is_running else "the agent does not start with it"
     for problem in facts.config_errors:
-        yield Finding("fail", "configuration", str(problem), f"mend it, then `vigilhost check`; {again}")
+        yield refused("configuration", str(problem), f"mend it, then `vigilhost check`; {again}")
     for problem in facts.job_errors:
-        yield Finding("fail", "backup jobs", str(problem), "mend it; until then no job runs")
+        yield refused("backup jobs", str(problem), "mend it; until then no job runs")
     for warning in facts.job_warnings:
         yield Finding("warn", "backup jobs", str(warning), "mend it")
+
+
+def _edited(facts: Facts, loaded: Loaded) -> Iterator[Finding]:
+    """Files that were changed after the running agent read them."""
+    if facts.status is None:
+        return
+    since = float(facts.status["configured_at"])
+    later = [path for path in loaded.files if _changed_at(path) > since]
+    if later:
+        when = facts.ago(max(map(_changed_at, later)))
+        yield Finding("warn", "configuration", f"edited {when} and not in force yet: {', '.join(later)}",
+                      "`vigilhost reload` takes it over")  # fmt: skip
+
+
+def _changed_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def permissions(facts: Facts) -> Iterator[Finding]:

@@ -46,6 +46,8 @@ def clock(facts: Facts) -> Iterator[Finding]:
 
 def unwatched(facts: Facts) -> Iterator[Finding]:
     """Mounts that the disk collector leaves out, and service units that nothing looks at."""
+    if facts.loaded is None:
+        return
     on = facts.settings.collectors
     mounts = _left_out_mounts(facts)
     if "disk" not in on:
@@ -85,6 +87,8 @@ def _left_out_mounts(facts: Facts) -> list[str]:
 
 def unkept(facts: Facts) -> Iterator[Finding]:
     """Databases, volumes, machines and directories that no backup job has."""
+    if facts.job_errors:
+        return
     found = list(uncovered(facts.jobs, facts.root))
     for text, advice in found:
         yield Finding("warn", "not backed up", text, f"{advice} in docs/backup.md, and write a job")

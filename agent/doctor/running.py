@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.core.units import format_duration, format_size
 from agent.doctor.facts import Facts, about
-from agent.doctor.finding import Finding
+from agent.doctor.finding import Finding, refused
 from agent.doctor.reach import unreachable
 from agent.rule_sets import load_rules, rules_directory
 
@@ -19,6 +19,8 @@ _LATE_S = 300.0  # a reader further behind than this does not keep up, or has ju
 
 def collectors(facts: Facts) -> Iterator[Finding]:
     """Each one that is on: when it last read something, and why not."""
+    if facts.status is None and facts.loaded is None:
+        return
     if facts.status is None:
         yield Finding("note", "collectors", f"{len(facts.settings.collectors)} are on; `vigilhost collectors` tells "
                       "which work here, without the agent")  # fmt: skip
@@ -49,6 +51,8 @@ def _collector(facts: Facts, name: str, known: Mapping[str, Any]) -> Iterator[Fi
 def sinks(facts: Facts) -> Iterator[Finding]:
     """Each sink: what it took, when, and why not; without an agent whether its server can be reached."""
     configured = facts.settings.sinks
+    if facts.loaded is None and facts.status is None:
+        return
     if not configured and not (facts.status and facts.status["sinks"]):
         yield Finding("note", "sinks", "none: readings stay on this host", "`vigilhost init`, or `sinks:`, sends them")
         return
@@ -159,9 +163,7 @@ def rules(facts: Facts) -> Iterator[Finding]:
     else:
         count = len(known["rules"])
     for problem in known["left_out"]:
-        yield Finding(
-            "fail", "rules", f"left out: {problem}", "mend the file, `vigilhost rules check FILE`, then reload"
-        )
+        yield refused("rules", f"left out: {problem}", "mend the file, `vigilhost rules check FILE`, then reload")
     for rule in known["rules"]:
         name = f"rule {rule['name']}"
         if rule["health"] == "err":
@@ -191,6 +193,8 @@ def receivers(facts: Facts) -> Iterator[Finding]:
     """Is anybody told, can each be reached, what happened to the last messages."""
     options = facts.settings.alerting
     if not options.enabled or not facts.settings.history.enabled:
+        return
+    if facts.loaded is None:
         return
     if not options.receivers:
         yield Finding("warn", "receivers", "none: alerts are shown by `vigilhost alerts` and nobody is told",

@@ -36,7 +36,7 @@ def test_status_shows_every_collector_and_sink(agent: Vigilhost) -> None:
 
 def test_status_as_json_is_what_health_says(agent: Vigilhost) -> None:
     said = json.loads(vigilhost("status", "--state-dir", str(agent.state_dir), "--json").stdout)
-    assert said.keys() == agent.health().keys() | {"url"}
+    assert said.keys() == agent.health().keys() | {"url", "configured_at"}
     assert said["url"] == agent.url
     assert said["collectors"].keys() == agent.health()["collectors"].keys()
 

@@ -23,7 +23,7 @@ from sinks.history.history import DIRECTORY, FILE_NAME
 from sinks.journal.segment import name_of
 from tests.servers.process import LOOPBACK, free_port, wait_until
 from tests.servers.scripted_http import Reply, ScriptedHttp
-from tests.servers.vigilhost import Vigilhost
+from tests.servers.vigilhost import ROOT, Vigilhost
 
 SLOW_CHECKS_S = 120.0
 WELL = """\
@@ -72,10 +72,25 @@ groups:
 """
 
 
-def doctor(agent: Vigilhost, *words: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "agent.cli.main", "doctor", "--config", str(agent.config_file), "--state-dir",
-            str(agent.state_dir), "--root", str(agent.data_dir / "root"), *words]  # fmt: skip
-    environment = {**os.environ, "COLUMNS": str(columns)}
+# As somebody else, where we are root. What is imported is imported before: that user may not reach our Python.
+AS_NOBODY = """
+import encodings.utf_8_sig
+import os
+from agent.cli.doctor_cmd import doctor
+from agent.config import load
+load("/dev/null")
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+doctor()
+"""
+
+
+def doctor(
+    agent: Vigilhost, *words: str, columns: int = 100, program: tuple[str, ...] = ("-m", "agent.cli.main", "doctor")
+) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, *program, "--config", str(agent.config_file), "--state-dir", str(agent.state_dir), "--root",
+            str(agent.data_dir / "root"), *words]  # fmt: skip
+    environment = {**os.environ, "COLUMNS": str(columns), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         argv, capture_output=True, text=True, timeout=SLOW_CHECKS_S, check=False, env=environment, cwd=agent.data_dir
     )
@@ -140,6 +155,7 @@ def broken() -> Iterator[Vigilhost]:
             for name in ("old.yaml", "new.yaml"):
                 (agent.data_dir / "backup.d" / name).chmod(0o600)
             agent.write_config(BROKEN % {**words, "nowhere": f"{LOOPBACK}:{free_port()}", "locked": locked.url})
+            agent.config_file.chmod(0o644)
             _stale(agent)
             agent.start()
             wait_until(lambda: _all_fail(agent.health()), "everything fails", 60.0)
@@ -254,6 +270,38 @@ def test_a_configuration_broken_meanwhile_is_said_beside_the_running_agent(well:
         found, "configuration", "fail"
     )
     assert about(found, "collector cpu", "ok")
+
+
+def test_a_configuration_that_was_edited_and_not_reloaded_is_said(well: Vigilhost) -> None:
+    ask(str(well.state_dir / "control.sock"), "reload")
+    assert about(findings(well), "configuration", "warn") == ""
+    good = well.config_file.read_text()
+    well.write_config(good + "# later\n")
+    os.utime(well.config_file, (time.time() + 1, time.time() + 1))
+    said = about(findings(well), "configuration", "warn")
+    assert "and not in force yet: " in said
+    assert "-> `vigilhost reload` takes it over" in said
+    well.write_config(good)
+    ask(str(well.state_dir / "control.sock"), "reload")
+
+
+def test_a_user_who_may_look_at_nothing_is_told_so(well: Vigilhost) -> None:
+    """Another user where the tests run as root; else the files are closed to their owner too."""
+    shut = [well.config_file, well.data_dir / "backup.d", well.data_dir / "rules.d", well.state_dir]
+    modes = [path.stat().st_mode for path in shut]
+    for path in shut:
+        path.chmod(0o000)
+    try:
+        done = doctor(well, "--json", program=("-c", AS_NOBODY))
+    finally:
+        for path, mode in zip(shut, modes, strict=True):
+            path.chmod(mode)
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)["findings"]
+    assert [each["text"] for each in found if each["level"] == "fail"] == []
+    unknown = {each["subject"] for each in found if each["level"] == "unknown"}
+    assert {"agent", "configuration", "backup jobs", "rules", "state directory"} <= unknown
+    assert done.returncode == (1 if any(each["level"] == "warn" for each in found) else 2)
 
 
 def test_an_agent_that_does_not_answer_is_told_from_one_that_does_not_run(well: Vigilhost) -> None:
