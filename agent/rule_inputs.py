@@ -11,6 +11,7 @@ from alerting.dependencies import Failing
 from sinks.history.naming import is_kept, metric_name
 
 _RUNS_FOR_A_RATE = 2
+_STARTING = "it has not delivered twice yet"
 _WARMING_UP_S = 50.0  # after a start; shorter than CollectorDown waits, so a slow collector is not taken for a dead one
 
 
@@ -62,9 +63,12 @@ class RuleInputs:
             if stats.error:
                 found[name, ""] = stats.error
             elif is_warming_up and stats.runs - stats.failures < _RUNS_FOR_A_RATE:
-                found[name, ""] = "it has not delivered twice yet"
+                found[name, ""] = _STARTING
             for target in stats.failed:
                 found[name, target.target] = target.reason
         self._since = {key: self._since.get(key, now) for key in found}
         since = self._since
-        return [Failing(name, since[name, target], reason, target) for (name, target), reason in found.items()]
+        return [
+            Failing(name, since[name, target], reason, target, is_starting=reason is _STARTING)
+            for (name, target), reason in found.items()
+        ]

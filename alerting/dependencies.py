@@ -20,6 +20,7 @@ class Failing(NamedTuple):
     since: float
     reason: str
     target: str = ""  # "" where it is the whole collector
+    is_starting: bool = False  # it has had no time to deliver yet: rules wait for it, nobody need be told
 
 
 class Dependencies(Protocol):

@@ -195,7 +195,8 @@ class Engine:
             waiting = [s.rule.name for s in self._states() if self._origins.blind_spots(s.rule, [one])]
             if waiting:
                 labels, breach = self._collector_down(one, waiting, at)
-                breaches[labels] = breach
+                if not one.is_starting or labels in state.instances:
+                    breaches[labels] = breach
         before, after = state.instances, {}
         for labels in breaches.keys() | before.keys():
             now = step(before.get(labels), labels, breaches.get(labels), at, Timing(_COLLECTOR_DOWN.hold))

@@ -90,7 +90,7 @@ def test_after_a_start_a_collector_has_a_while_to_deliver_twice(
 ) -> None:
     found, clock = inputs
     task.stats.runs = 1
-    assert [one.reason for one in found.failing()] == ["it has not delivered twice yet"]
+    assert [(one.reason, one.is_starting) for one in found.failing()] == [("it has not delivered twice yet", True)]
     task.stats.runs = 2
     assert found.failing() == []
     task.stats.runs = 1

@@ -187,6 +187,20 @@ def test_one_collector_down_fires_and_names_what_is_blind() -> None:
     }
 
 
+def test_a_collector_that_has_just_started_is_not_down_and_one_that_was_down_is_not_back() -> None:
+    host = Host()
+    failed, starts = Failing("disk", T0, "timed out"), Failing("disk", T0, "not yet", is_starting=True)
+    host.collectors.down = [starts]
+    assert host.engine.evaluate_collectors(T0).alerts == []
+    assert host.engine.alerts() == []
+    host.collectors.down = [failed]
+    told = [host.engine.evaluate_collectors(T0 + 60 * minute).alerts for minute in range(1, 4)]
+    assert [_mark(alert) for alerts in told for alert in alerts] == ["F"]
+    host.collectors.down = [starts]
+    assert host.engine.evaluate_collectors(T0 + 240).alerts == []
+    assert [one.phase for _, one in host.engine.alerts()] == ["firing"]
+
+
 def test_the_first_samples_after_a_failure_are_too_few_to_end_an_alert() -> None:
     """A rate over one sample is no answer: the evaluation after a failure holds too."""
     rules = "groups: [{name: disks, rules: [{alert: DiskFull, expr: 'rate(disk_free[3m]) > 0'}]}]"
