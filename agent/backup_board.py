@@ -39,6 +39,7 @@ class Board:
         self.jobs: dict[str, Job] = {}
         self.runs_at: dict[str, float] = {}  # Unix seconds, of the jobs that will run by themselves
         self.drills_at: dict[str, float] = {}
+        self.scheduled: set[str] = set()  # jobs that the agent has run or drilled now, by whomever
         self.progress: dict[str, dict[str, Any]] = {}
         self.heartbeat_errors: dict[str, str | None] = {}
         self.told: Callable[[str, Result], None] = lambda _name, _result: None  # of runs that a person made
@@ -139,7 +140,7 @@ class Board:
         return found
 
     def running(self) -> set[str]:
-        """The jobs that somebody works on now, the agent or a person: they hold its lock."""
+        """The jobs that somebody works on now and whose lock we can see: a child of ours, or a person's."""
         locks: dict[int, str] = {}
         for name in list(self.jobs):
             with contextlib.suppress(OSError):  # it never ran, or its lock is not ours to see
@@ -178,14 +179,14 @@ class Board:
 
     def readings(self) -> Iterator[Reading]:
         """One reading a job, one a target of it, one a state."""
-        running = self.running() if self.jobs else set()
+        running = self.running() | self.scheduled if self.jobs else set()
         for name, job in list(self.jobs.items()):
             known = self.known(name)
             has_drills = job.drill is not None or known.drill_at
             yield backup_metrics.JOB.row((name,), (
                 self.age(known), self.rpo(name), known.rto_s, job.rto, (known.drill_at or 0.0) if has_drills else None,
                 None if known.drill_status == "never" else known.drill_status == "ok", known.duration_s,
-                self.runs_at.get(name), name in running or name in self.progress,
+                self.runs_at.get(name), name in running,
             ))  # fmt: skip
             for target in job.targets:
                 copies = known.targets.get(target)

@@ -244,6 +244,7 @@ class BackupKeeper:
     def readings(self) -> Iterator[Reading]:
         """One reading a job, one a target of it, one a state."""
         self._plan()
+        self._board.scheduled = {one.running for one in self._schedulers if one.running is not None}
         yield from self._board.readings()
 
     # What people ask over the control socket.
