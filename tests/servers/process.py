@@ -78,6 +78,22 @@ def identity(user: str | None) -> list[str]:
     return ["--reuid", user, "--regid", user, "--clear-groups"]
 
 
+def _family(pid: int) -> set[psutil.Process]:
+    """A process and its descendants: sessions of sshd and PostgreSQL's workers leave the process group."""
+    try:
+        return {psutil.Process(pid), *psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _runs(process: psutil.Process) -> bool:
+    """True while it does, and not when a stranger got its id: with 32768 ids and a busy machine that happens."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Server:
     """One server in one temporary directory. A subclass says what to run and how to tell that it is ready.
 
@@ -192,23 +208,19 @@ class Server:
         child, self._child = self._child, None
         if child is None:
             return
-        try:
-            # sessions of sshd and PostgreSQL's workers leave the process group; as descendants they are found
-            family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        except psutil.NoSuchProcess:
-            family = []
+        family = _family(child.pid)
         child.send_signal(how)
         try:
             child.wait(STOP_DEADLINE)
         except subprocess.TimeoutExpired:
-            pass  # it had its time
+            family |= _family(child.pid)  # it had its time, in which it may have started others
         for process in family:
             try:
                 process.kill()  # psutil compares start times: never a stranger that got the same id
             except psutil.NoSuchProcess:
                 pass  # the usual case: it went with its parent
         child.wait()
-        wait_until(lambda: not any(map(alive, (one.pid for one in family))), f"{self.name}'s processes to end")
+        wait_until(lambda: not any(map(_runs, family)), f"{self.name}'s processes to end")
 
     def _log_tail(self, size: int = 4000) -> str:
         return f"\n--- the end of its log:\n{self.log[-size:]}"
