@@ -49,7 +49,7 @@ def _database(facts: Facts, name: str, newest: int, what: str) -> Iterator[Findi
     try:
         with open(path, "rb") as file:
             header = file.read(100)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         yield Finding("unknown", what, f"{path}: {(error.strerror or str(error)).lower()}", "run as root")

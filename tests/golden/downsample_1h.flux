@@ -24,7 +24,7 @@ isGauge = (r) =>
     (r._measurement == "vigilhost_agent" and r._field =~ /^(loop_lag_seconds|open_fds|resident_memory_bytes|stuck_mounts|threads|uptime_seconds)$/) or
     (r._measurement == "vigilhost_alerting" and r._field =~ /^(evaluation_seconds|failing_rules|firing|pending|queued|rules)$/) or
     (r._measurement == "vigilhost_backup" and r._field =~ /^(duration_seconds|rpo_age_seconds|rpo_target_seconds|rto_measured_seconds|rto_target_seconds)$/) or
-    (r._measurement == "vigilhost_backup_target" and r._field =~ /^(size_bytes)$/) or
+    (r._measurement == "vigilhost_backup_target" and r._field =~ /^(expected_bytes|free_bytes|size_bytes)$/) or
     (r._measurement == "vigilhost_collector" and r._field =~ /^(duration_seconds|lateness_seconds|readings)$/) or
     (r._measurement == "vigilhost_exec" and r._field =~ /^(duration_seconds)$/) or
     (r._measurement == "vigilhost_history" and r._field =~ /^(disk_bytes|head_samples|series)$/) or
