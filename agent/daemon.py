@@ -27,7 +27,7 @@ from agent.alert_commands import CHANGING, AlertCommands
 from agent.alert_faces import AlertsView
 from agent.alert_keeper import AlertKeeper
 from agent.backup_keeper import BackupKeeper
-from agent.config import DEFAULT_FILE, ConfigError, Entry, Loaded, Settings
+from agent.config import ConfigError, Entry, Loaded, Settings
 from agent.control import Command, ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
 from agent.core.isolation import call_soon
@@ -39,7 +39,7 @@ from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
 from agent.log import configure as configure_log
-from agent.places import backup_socket
+from agent.places import backup_socket, beside
 from agent.rule_inputs import RuleInputs
 from agent.rule_sets import rules_directory
 from agent.scheduler import Scheduler
@@ -235,7 +235,7 @@ class Daemon:
 
     def _open_backups(self) -> BackupKeeper:
         """The jobs of backup.d; where one is wrong none runs, loudly: a backup must not run half understood."""
-        directory, config = self._beside("backup.d"), self._files[0] if self._files else None
+        directory, config = beside(self._files, "backup.d"), self._files[0] if self._files else None
         argv = backup_keeper.worker_argv(
             host=self._settings.hostname, config=config, jobs_dir=directory, state_dir=self._settings.state_dir
         )
@@ -265,11 +265,6 @@ class Daemon:
         """What a backup came to belongs into the digests; the thread that reads measurements may have learned it."""
         if self._alerts is not None and self._loop is not None:
             call_soon(self._loop, self._alerts.note, is_good, text)
-
-    def _beside(self, name: str) -> str:
-        """A directory beside the configuration file."""
-        directory = os.path.dirname(self._files[0] if self._files else DEFAULT_FILE)
-        return os.path.join(directory.removesuffix("/conf.d"), name)
 
     @property
     def runtime_dir(self) -> str:
@@ -316,7 +311,7 @@ class Daemon:
                 if getattr(loaded.settings, name) != getattr(self._settings, name):
                     raise ControlError(f"{name}: cannot change while the agent runs; restart it")
             runs_here = self._backups is None or not self._backups.has_helper
-            jobs, warnings = backup_keeper.load(self._beside("backup.d"), opens_secrets=runs_here)
+            jobs, warnings = backup_keeper.load(beside(self._files, "backup.d"), opens_secrets=runs_here)
             options = loaded.settings.alerting
             directory = rules_directory(options.rules, loaded.files)
             rules = self._alerts.read(options, directory) if self._alerts is not None else None

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.config.loading import DEFAULT_FILE
 from agent.core.problems import Place, Problem
+from agent.places import beside
 from agent.promql_language import PromQL
 from alerting.options import RulesOptions
 from alerting.rule_files import RuleSet, read_rule_files
@@ -25,11 +25,7 @@ def default_rule_files() -> list[str]:
 
 def rules_directory(options: RulesOptions, config_files: Sequence[str]) -> str:
     """Where the rule files of this host are. `config_files`: those that were read, the main one first."""
-    main = config_files[0] if config_files else DEFAULT_FILE
-    beside = os.path.dirname(main)
-    if os.path.basename(beside) == "conf.d":  # there is no main file
-        beside = os.path.dirname(beside)
-    return os.path.join(beside, options.directory or DIRECTORY)
+    return beside(config_files, options.directory or DIRECTORY)
 
 
 def load_rules(options: RulesOptions, directory: str) -> RuleSet:

@@ -19,8 +19,9 @@ from agent.core import yaml_nodes as nodes
 from agent.core.collector import Collector
 from agent.core.problems import ConfigError, Place, Problem
 from agent.core.yaml_nodes import Text
+from agent.places import CONFIG_FILE
 
-DEFAULT_FILE = "/etc/vigilhost/vigilhost.yaml"
+DEFAULT_FILE = CONFIG_FILE
 DIRECTORY = "conf.d"  # beside the file
 
 

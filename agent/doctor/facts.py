@@ -11,10 +11,11 @@ from typing import Any, Final
 from agent import backup_results
 from agent.backup_keeper import load as load_jobs
 from agent.cli.agent_socket import find_agent
-from agent.config import DEFAULT_FILE, ConfigError, Loaded, Settings, load
+from agent.config import ConfigError, Loaded, Settings, load
 from agent.control import ControlError, ask
 from agent.core.problems import Problem
 from agent.core.units import format_duration
+from agent.places import CONFIG_FILE, beside
 from backup.job import Job
 
 ANSWER_S: Final = 10.0  # how long the agent may take to answer
@@ -77,8 +78,8 @@ def gather(config: str | None, state_dir: str | None, jobs_dir: str | None, root
     loaded, errors = _configuration(config)
     socket, status, tried = find_agent(config, state_dir, timeout_s=ANSWER_S)
     settings = loaded.settings if loaded is not None else Settings()
-    main = config or (loaded.files[0] if loaded is not None and loaded.files else DEFAULT_FILE)
-    directory = jobs_dir or _beside(main, "backup.d")
+    main = config or (loaded.files[0] if loaded is not None and loaded.files else CONFIG_FILE)
+    directory = jobs_dir or beside([main], "backup.d")
     jobs, job_errors, job_warnings = _jobs(directory)
     return Facts(
         config=main, loaded=loaded, config_errors=errors, settings=settings,
@@ -106,7 +107,3 @@ def _state_dir(socket: str, settings: Settings) -> str:
     """The agent of `make run` has its socket in its state directory; the service has a runtime directory."""
     beside = os.path.dirname(socket)
     return beside if socket and os.path.isdir(os.path.join(beside, "journal")) else settings.state_dir
-
-
-def _beside(main: str, name: str) -> str:
-    return os.path.join(os.path.dirname(main).removesuffix("/conf.d"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ from click.testing import CliRunner, Result
 from agent.cli.config_cmd import check, config
 from agent.config import load, loading
 from agent.config.sample import sample
+
+JOB = """\
+source: {files: {paths: [/etc]}}
+schedule: daily 03:00
+targets: {disk: {type: local, path: /srv/backup}}
+"""
+RULES = """\
+groups: [{name: g, rules: [
+  {alert: A, expr: up == 0},
+  {alert: B, expr: "rate(up)"},
+]}]
+"""
 
 
 @pytest.fixture
@@ -26,8 +39,22 @@ def run(command, *arguments: str) -> Result:
 
 def test_check_counts_what_is_configured(file) -> None:
     file.write_text("collectors: {others: false, memory: {interval: 5s}}\nsinks: {stdout: {}}\n")
+    (file.parent / "backup.d").mkdir()
+    (file.parent / "backup.d" / "etc.yaml").write_text(JOB)
     result = run(check, str(file))
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "ok: 1 file; 1 collector, 1 sink\n", "")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.fullmatch(r"ok: 1 file; 1 collector, 1 sink, \d\d rules, 1 backup job\n", result.stdout)
+
+
+def test_check_reads_the_rules_and_the_jobs_too(file) -> None:
+    file.write_text("")
+    for name, text in (("rules.d/mine.yaml", RULES), ("backup.d/etc.yaml", JOB.replace("targets", "target"))):
+        (file.parent / name).parent.mkdir()
+        (file.parent / name).write_text(text)
+    result = run(check, str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{file.parent}/rules.d/mine.yaml:3: " in result.stderr
+    assert f"{file.parent}/backup.d/etc.yaml:3: target: no such option; did you mean 'targets'?" in result.stderr
 
 
 def test_check_without_any_file(file) -> None:
