@@ -82,6 +82,7 @@ build/.downloads: build/.env requirements.lock
 	@touch $@
 
 dist/.deb: $(WHEEL) build/.downloads $(PACKAGED)
+	rm -f dist/vigilhost_*.deb dist/vigilhost-*.cdx.json
 	build/env/bin/python packaging/deb.py $(WHEEL) build/downloads dist
 	@touch $@
 
