@@ -11,7 +11,8 @@ PAGE = (ROOT / "docs/install.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    every = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [text for name, text in every if name == language]
 
 
 def test_the_configuration_and_the_secret_can_be_read_by_the_agent_and_by_nobody_else(installed: Root) -> None:

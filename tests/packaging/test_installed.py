@@ -118,7 +118,7 @@ def test_units_with_an_install_section_are_enabled(installed: Root) -> None:
 
 
 def test_what_units_point_to_is_there(installed: Root) -> None:
-    for unit in (ROOT / "systemd").glob("vigilhost*"):
+    for unit in (ROOT / "systemd").glob("vigilhost*.*"):
         for page in re.findall(r"file://(\S+)", unit.read_text()):
             assert installed.path(page).exists(), f"{unit.name}: {page}"
         for program in re.findall(r"^Exec\w+=[-+!]*(/\S+)", unit.read_text(), re.MULTILINE):

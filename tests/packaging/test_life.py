@@ -109,6 +109,7 @@ def test_a_purge_removes_all_of_the_state_and_no_backup(root: Root, deb: Path) -
     install(root, deb)
     root.path("/etc/vigilhost/backup.d/job.yaml").write_text(JOB)
     address = root.start_agent()
+    root.run("install", "-d", "-o", "vigilhost", f"{STATE}/copies")
     root.run("vigilhost", "backup", "run", "job", "--state-dir", STATE, user="vigilhost")
     root.run("vigilhost", "backup", "drill", "job", "--state-dir", STATE, user="vigilhost")
     wait_until(lambda: must(call(f"{address}/api/v1/query?query=node_load1")).json()["data"]["result"], "a sample", 60)
