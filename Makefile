@@ -61,7 +61,7 @@ proof: dev-env servers ## the long campaigns behind the figures of docs/reliabil
 PACKAGE_PYTHON ?= /usr/bin/python3.11
 VERSION  := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' agent/__init__.py)
 WHEEL    := dist/vigilhost-$(VERSION)-py3-none-any.whl
-PRODUCT  := $(shell find agent collectors sinks alerting backup -name '*.py' -o -path '*/defaults/*' -type f) pyproject.toml README.md LICENSE
+PRODUCT  := $(shell find agent collectors sinks alerting backup -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 PACKAGED := $(shell find packaging systemd docs changelog.d -type f -not -name '*.pyc') CHANGELOG.md requirements.lock
 
 wheel: $(WHEEL)  ## dist/vigilhost-VERSION-py3-none-any.whl
@@ -82,6 +82,7 @@ build/.downloads: build/.env requirements.lock
 	@touch $@
 
 dist/.deb: $(WHEEL) build/.downloads $(PACKAGED)
+	rm -f dist/vigilhost_*.deb dist/vigilhost-*.cdx.json
 	build/env/bin/python packaging/deb.py $(WHEEL) build/downloads dist
 	@touch $@
 

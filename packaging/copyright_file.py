@@ -36,8 +36,9 @@ def _dependency(site: Path, one: Distribution) -> Iterator[str]:
     folder = next(path for path in site.glob("*.dist-info") if path.name.lower().startswith(_stem(one)))
     texts = sorted(path for path in folder.rglob("*") if path.name.startswith(("LICENSE", "COPYING", "NOTICE")))
     yield ""
-    yield f"Files: {home}/*/{one.name}/*"
+    yield f"Files: {home}/{folder.name}/*"
     yield f"Copyright: the authors of {one.name}"
+    yield f"Comment: and the modules that {one.name} {one.version} installs beside it"
     yield f"License: {sbom.licence(one)}"
     if texts:
         yield " Its text is in"

@@ -67,7 +67,7 @@ def _commands(group: click.Group, ctx: click.Context) -> Iterator[str]:
         yield from _text(command.help or "")
         for parameter in command.get_params(inner):
             record = parameter.get_help_record(inner)
-            if record is not None and "--help" not in parameter.opts:
+            if record is not None and record[1] and "--help" not in parameter.opts:  # an argument's help is the usage
                 yield ".TP"
                 yield rf"\fB{_escape(record[0])}\fR"
                 yield from _text(record[1])

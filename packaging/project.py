@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ def debian_version(pep440: str) -> str:
     return re.sub(r"\.?(a|b|rc|dev)(\d+)", r"~\1\2", pep440)
 
 
+@cache
 def epoch() -> int:
     """Seconds since 1970 that stand for "now" in all that is built: SOURCE_DATE_EPOCH, or the time of the commit."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):

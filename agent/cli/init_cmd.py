@@ -60,7 +60,7 @@ def init(
     Every question can be answered by an option, so that a script can do it. Exit status 1 when the test message was
     not taken; the configuration is written all the same.
     """
-    if os.path.lexists(config) and not force:
+    if _says_something(config) and not force:
         raise click.ClickException(f"{config} is there already; --force writes over it")
     written = f"# Written by `vigilhost init` on {time.strftime('%Y-%m-%d')}"
     files = Files([f"{written}; `vigilhost config sample` prints every option."])
@@ -184,6 +184,17 @@ def _job(paths: list[str], to: str, files: Files) -> None:
         "rpo: 26h  # an alert fires when the newest copy is older",
         "",
     ])  # fmt: skip
+
+
+def _says_something(config: str) -> bool:
+    """True when a file is there that holds more than comments; the one that the package brings has nothing else."""
+    try:
+        with open(config, encoding="utf-8") as file:
+            return any(line.strip() and not line.startswith("#") for line in file)
+    except FileNotFoundError:
+        return os.path.islink(config)  # one that leads nowhere is not ours to replace
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def _write(config: str, files: Files) -> None:

@@ -34,9 +34,9 @@ class Docker(Server):
         self.cli("version")
         return True
 
-    def cli(self, *words: str, stdin: str | None = None) -> str:
+    def cli(self, *words: str, stdin: str | None = None, deadline: float = 60.0) -> str:
         """What docker(1) prints. Raise ServerError."""
-        return run("docker", "--host", f"unix://{self.socket}", *words, stdin=stdin).strip()
+        return run("docker", "--host", f"unix://{self.socket}", *words, stdin=stdin, deadline=deadline).strip()
 
     def make_image(self) -> None:
         """Import the image from the installed busybox, which is linked statically."""
@@ -47,6 +47,13 @@ class Docker(Server):
             member.mode, member.size = 0o755, len(content)
             tar.addfile(member, io.BytesIO(content))
         self.cli("import", str(image), IMAGE)
+
+    def import_root(self, directory: Path, image: str) -> None:
+        """Make an image of a whole root file system."""
+        packed = self.data_dir / "root.tar"
+        run("tar", "--create", f"--file={packed}", f"--directory={directory}", ".", deadline=300)
+        self.cli("import", str(packed), image, deadline=300)
+        packed.unlink()
 
     def start_writer(self, name: str, volume: str, *flags: str) -> None:
         """A container that writes to the file `now` of a volume ten times a second, and stops when asked."""

@@ -100,6 +100,15 @@ def test_a_configuration_that_is_there_is_not_written_over(tmp_path: Path) -> No
     assert (tmp_path / "vigilhost.yaml").read_text() == "hostname: mine\n"
 
 
+def test_a_configuration_of_comments_alone_may_be_replaced(tmp_path: Path) -> None:
+    """The one that the Debian package brings."""
+    shipped = Path(__file__).parents[3] / "packaging/debian/vigilhost.yaml"
+    (tmp_path / "vigilhost.yaml").write_text(shipped.read_text())
+    done = run(tmp_path, "--no-test", answers="ops@example.com\n\n\n")
+    assert done.exit_code == 0, done.output
+    assert "ops" in load(str(tmp_path / "vigilhost.yaml")).settings.alerting.receivers
+
+
 def test_a_test_message_that_is_not_taken_is_said_and_the_configuration_stays(tmp_path: Path) -> None:
     with ScriptedHttp(Reply(404, "no such hook")) as hook:
         done = run(tmp_path, "--alerts", f"{hook.url}/x", "--influxdb", "", "--backup", "")
