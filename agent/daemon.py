@@ -7,7 +7,6 @@ import faulthandler
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,23 +17,23 @@ from agent import (
     backup_api,
     backup_keeper,
     interpreter,
-    journal_metrics,
     sdnotify,
     signals,
     statedir,
 )
-from agent.alert_commands import CHANGING, AlertCommands
+from agent.alert_commands import CHANGING as ALERTS_CHANGING
+from agent.alert_commands import AlertCommands
 from agent.alert_faces import AlertsView
 from agent.alert_keeper import AlertKeeper
 from agent.backup_keeper import BackupKeeper
+from agent.commands import CHANGING, Commands
 from agent.config import ConfigError, Entry, Loaded, Settings
-from agent.control import Command, ControlError, ControlSocket
+from agent.control import ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
 from agent.core.isolation import call_soon
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
 from agent.health import health_of
-from agent.http.exposure import url_of
 from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, open_journal
@@ -118,6 +117,15 @@ class Daemon:
     def backups(self) -> BackupKeeper | None:
         return self._backups
 
+    @property
+    def configured_at(self) -> float:
+        """When the configuration in force was taken over, Unix seconds."""
+        return self._taken_over_ns / NS
+
+    def left_behind(self) -> list[str]:
+        """Sinks that the configuration no longer has and whose backlog is kept."""
+        return self._sinks.left_behind() if self._sinks is not None else []
+
     def sink_stats(self) -> Mapping[str, DeliveryStats]:
         return self._sinks.stats() if self._sinks is not None else {}
 
@@ -146,24 +154,13 @@ class Daemon:
         signals.install(self.stop, self._reload_quietly)
         lock = statedir.claim(self._settings.state_dir)
         control = ControlSocket(
-            self.runtime_dir, self._commands(), changing=frozenset({"reload", "purge", "backup_run"}) | CHANGING
-        )
+            self.runtime_dir, {**Commands(self).by_name(), **self._alert_commands.by_name()},
+            changing=CHANGING | ALERTS_CHANGING,
+        )  # fmt: skip
         try:
-            self._http.serve(self._settings)
-            keeper = JournalKeeper(
-                open_journal(self._settings.state_dir, self._settings.journal, self._clock), self._clock
-            )
-            self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
-            self._hub.subscribe(keeper.append)
-            if self._settings.history.enabled:
-                self._history = self._open_history()
-                self._http.remember(self._history.history)
-                if self._settings.alerting.enabled:
-                    self._alerts = self._open_alerting(self._history)
-            self._backups = self._open_backups()
-            self._apply(self._settings)
+            keeper, backups = self._open()
             judging = asyncio.create_task(self._judge(), name="alerting")
-            copying = asyncio.create_task(self._backups.run(), name="backups")
+            copying = asyncio.create_task(backups.run(), name="backups")
             remembering = (
                 asyncio.create_task(self._history.run(keeper.journal), name="history") if self._history else None
             )
@@ -181,20 +178,37 @@ class Daemon:
             judging.cancel()
             if self._alerts is not None:
                 await self._alerts.close()
-            await self._backups.close()
+            await backups.close()
             await asyncio.gather(copying, return_exceptions=True)
             await self._http.stop()
             if remembering is not None and self._history is not None:
                 remembering.cancel()
                 await self._history.close()
             self._stat_helper.close()
-            await self._sinks.stop(FLUSH_AT_STOP_S)
+            if self._sinks is not None:
+                await self._sinks.stop(FLUSH_AT_STOP_S)
             if not await asyncio.to_thread(keeper.stop, STOP_JOURNAL_S):
                 log.error("journal.left_open", reason="the disk does not answer")
         finally:
             await control.stop()
             os.close(lock)
         log.info("agent.stopped")
+
+    def _open(self) -> tuple[JournalKeeper, BackupKeeper]:
+        """Listen, then open every part, each on those before it. Raise ListenError."""
+        settings = self._settings
+        self._http.serve(settings)
+        keeper = JournalKeeper(open_journal(settings.state_dir, settings.journal, self._clock), self._clock)
+        self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
+        self._hub.subscribe(keeper.append)
+        if settings.history.enabled:
+            self._history = self._open_history()
+            self._http.remember(self._history.history)
+            if settings.alerting.enabled:
+                self._alerts = self._open_alerting(self._history)
+        self._backups = self._open_backups()
+        self._apply(settings)
+        return keeper, self._backups
 
     def _open_history(self) -> HistoryKeeper:
         from agent.history_keeper import HistoryKeeper  # hosts without history do not pay for it
@@ -383,65 +397,3 @@ class Daemon:
             "alerts": self._alerts,
             "reload_state": lambda: (not self.reload_error, self._taken_over_ns / NS),
         }
-
-    # -- faces -------------------------------------------------------------------------------------------------------
-
-    def _commands(self) -> Mapping[str, Command]:
-        """What the control socket serves."""
-        return {
-            "status": self._on_status,
-            "reload": self._on_reload,
-            "drain": self._on_drain,
-            "purge": self._on_purge,
-            "history": self._on_history,
-            "history_write": self._on_history_write,
-            "backup_run": partial(self._on_backup, "backup_run"),
-            "backup_list": partial(self._on_backup, "backup_list"),
-            **self._alert_commands.by_name(),
-        }
-
-    async def _on_status(self, _: Mapping[str, Any]) -> Any:
-        settings = self._settings
-        url = url_of(settings.listen, is_tls=settings.http.tls is not None)
-        return {**self.health(), "url": url, "configured_at": self._taken_over_ns / NS}
-
-    async def _on_reload(self, _: Mapping[str, Any]) -> Any:
-        try:
-            return self.reload()
-        except ConfigError as error:
-            raise ControlError("\n".join(str(problem) for problem in error.errors)) from error
-        except Exception as error:
-            raise ControlError(str(error)) from error
-
-    async def _on_drain(self, _: Mapping[str, Any]) -> Any:
-        return journal_metrics.summary(self._must_journal())
-
-    async def _on_purge(self, request: Mapping[str, Any]) -> Any:
-        journal, reader = self._must_journal(), request.get("reader")
-        if reader is not None and reader not in journal.readers():
-            raise ControlError(f"no such reader: {reader}; there are {', '.join(journal.readers()) or 'none'}")
-        lost = await asyncio.to_thread(journal.purge, reader)
-        for name in self._sinks.left_behind() if self._sinks is not None else ():
-            if reader in (None, name):
-                journal.remove(name)
-        return lost
-
-    async def _on_history(self, _: Mapping[str, Any]) -> Any:
-        if self._history is None:
-            raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
-        return await self._history.look()
-
-    async def _on_history_write(self, _: Mapping[str, Any]) -> Any:
-        if self._history is None:
-            raise ControlError("history is turned off; `history: {enabled: true}` turns it on")
-        return await self._history.write()
-
-    async def _on_backup(self, command: str, request: Mapping[str, Any]) -> Any:
-        if self._backups is None:
-            raise ControlError("the agent is still starting")
-        return await self._backups.commands()[command](request)
-
-    def _must_journal(self) -> Journal:
-        if self._keeper is None:
-            raise ControlError("the agent is still starting")
-        return self._keeper.journal
