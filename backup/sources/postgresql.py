@@ -87,15 +87,18 @@ class PostgreSQL:
 
     def describe(self, work: Work) -> Facts:
         with self._connect(work) as client:
-            version = client.value("SHOW server_version") or ""
+            # One question, because each is a psql of its own.
+            (row,) = client.rows("SELECT current_setting('server_version'), pg_is_in_recovery()")
+            version, is_standby = (value or "" for value in row)
+            names = self._names(client)
             dump = client.version("pg_dump")
             if libpq.major_of(dump) < libpq.major_of(version):
                 raise SourceFailed(f"pg_dump {dump} is older than the server, {version}; install the client programs "
                                    f"of PostgreSQL {libpq.major_of(version)}")  # fmt: skip
-            if GLOBALS in self._names(client):
+            if GLOBALS in names:
                 raise SourceFailed(f"a database is called {GLOBALS}, like the archive of the roles; rename it")
-            notes = {"databases": ", ".join(self._names(client)), "server": f"{self.server}:{self.port}"}
-            if client.value("SELECT pg_is_in_recovery()") == "t":
+            notes = {"databases": ", ".join(names), "server": f"{self.server}:{self.port}"}
+            if is_standby == "t":
                 notes["role"] = "standby"
         return Facts({"postgresql": version, "pg_dump": dump}, notes)
 
