@@ -62,7 +62,7 @@ PACKAGE_PYTHON ?= /usr/bin/python3.11
 VERSION  := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' agent/__init__.py)
 WHEEL    := dist/vigilhost-$(VERSION)-py3-none-any.whl
 PRODUCT  := $(shell find agent collectors sinks alerting backup -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
-PACKAGED := $(shell find packaging systemd docs changelog.d -type f -not -name '*.pyc') CHANGELOG.md requirements.lock
+PACKAGED := $(wildcard README*.md) $(shell find packaging systemd docs changelog.d -type f -not -name '*.pyc') CHANGELOG.md requirements.lock
 
 wheel: $(WHEEL)  ## dist/vigilhost-VERSION-py3-none-any.whl
 sbom: dist/.deb  ## dist/vigilhost-VERSION.cdx.json, what the package is made of; comes with `make deb`
@@ -73,8 +73,8 @@ build/.env: requirements-build.lock
 	build/env/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-build.lock
 	@touch $@
 
-$(WHEEL): build/.env $(PRODUCT)
-	build/env/bin/hatchling build -t wheel -d dist >/dev/null
+$(WHEEL): build/.env packaging/project.py $(PRODUCT)
+	SOURCE_DATE_EPOCH=$$(build/env/bin/python packaging/project.py) build/env/bin/hatchling build -t wheel -d dist >/dev/null
 
 build/.downloads: build/.env requirements.lock
 	rm -rf build/downloads

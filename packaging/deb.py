@@ -62,7 +62,8 @@ def build(wheel: Path, downloads: Path, dist: Path) -> Path:
 def _documents(root: Path, bill: str) -> None:
     doc = root / _DOC
     (doc / "docs").mkdir(parents=True)
-    shutil.copy(project.ROOT / "README.md", doc)
+    for page in sorted(project.ROOT.glob("README*.md")):
+        shutil.copy(page, doc)
     for page in sorted((project.ROOT / "docs").glob("*.md")):
         shutil.copy(page, doc / "docs")
     (doc / "copyright").write_text(copyright_file.text(root / environment.SITE))

@@ -1,4 +1,7 @@
-"""What every packaging script asks about the project: version, moment of the source, dependencies, places."""
+"""What every packaging script asks about the project: version, maintainer, the moment that stands for "now".
+
+`python packaging/project.py` prints the last, for SOURCE_DATE_EPOCH.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,7 @@ def epoch() -> int:
     if done.returncode != 0:
         raise SystemExit(f"the moment of this source is unknown; set SOURCE_DATE_EPOCH (git: {done.stderr.strip()})")
     return int(done.stdout)
+
+
+if __name__ == "__main__":
+    print(epoch())
