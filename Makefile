@@ -73,8 +73,13 @@ build/.env: requirements-build.lock
 	build/env/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-build.lock
 	@touch $@
 
-$(WHEEL): build/.env packaging/project.py $(PRODUCT)
-	SOURCE_DATE_EPOCH=$$(build/env/bin/python packaging/project.py) build/env/bin/hatchling build -t wheel -d dist >/dev/null
+# What stands for "now" in all of it; another commit makes all of it anew.
+build/.moment: build/.env FORCE
+	@now=$$(build/env/bin/python packaging/project.py) && { [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || echo "$$now" >$@; }
+FORCE:
+
+$(WHEEL): build/.moment $(PRODUCT)
+	SOURCE_DATE_EPOCH=$$(cat build/.moment) build/env/bin/hatchling build -t wheel -d dist >/dev/null
 
 build/.downloads: build/.env requirements.lock
 	rm -rf build/downloads
@@ -83,7 +88,7 @@ build/.downloads: build/.env requirements.lock
 
 dist/.deb: $(WHEEL) build/.downloads $(PACKAGED)
 	rm -f dist/vigilhost_*.deb dist/vigilhost-*.cdx.json
-	build/env/bin/python packaging/deb.py $(WHEEL) build/downloads dist
+	SOURCE_DATE_EPOCH=$$(cat build/.moment) build/env/bin/python packaging/deb.py $(WHEEL) build/downloads dist
 	@touch $@
 
 golden: dev-env  ## write the golden files anew; read the difference before you keep it

@@ -122,8 +122,7 @@ def test_two_builds_in_different_places_are_the_same_bytes(dist: Path, tmp_path:
     for name in ("env", "downloads"):
         shutil.copytree(ROOT / "build" / name, other / "build" / name, symlinks=True)
         (other / f"build/.{name}").touch()
-    argv = ["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"]
-    moment = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    moment = (ROOT / "build/.moment").read_text().strip()  # the copy has no commits
     environ = {"SOURCE_DATE_EPOCH": moment, "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         ["sh", "-c", "umask 077; exec make -s deb"], cwd=other, env={**os.environ, **environ}, check=False,
