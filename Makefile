@@ -56,6 +56,7 @@ bench-backup: dev-env servers ## backups beside GNU tar and zstd, pg_dump and re
 proof: dev-env servers ## the long campaigns behind the figures of docs/reliability.md; about an hour and a half
 	$(BIN)/python -m tests.proof.all
 	$(BIN)/python -m tests.sinks.journal.campaign --flips 10000 --kills 10000 --hours 24
+	$(BIN)/python -m benchmarks.service
 
 # Packages. The .deb's private environment is for Debian 12's own Python, whatever `python3` is here.
 PACKAGE_PYTHON ?= /usr/bin/python3.11

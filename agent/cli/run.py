@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         loaded = _load(options)
     except ConfigError as error:
         for problem in error.errors:
-            print(problem, file=sys.stderr)
+            _complain(str(problem))
         return EXIT_CONFIG
     log.configure(loaded.settings.log.format, loaded.settings.log.level)
     for warning in loaded.warnings:
@@ -64,13 +64,18 @@ def run(arguments: Sequence[str]) -> int:
             return asyncio.run(once(loaded.settings))
         asyncio.run(Daemon(loaded, lambda: _load(options), is_insecure=options.insecure).run())
     except (ListenError, ExposedError, StateDirError) as error:
-        print(f"vigilhost: {error}", file=sys.stderr)
+        _complain(f"vigilhost: {error}")
         return EXIT_FAILED
     finally:
         signals.ignore()  # a second SIGTERM must not make a clean end look like a crash
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
     return EXIT_OK
+
+
+def _complain(text: str) -> None:
+    """To whoever started it; under systemd with the priority of an error, which its journal reads off the line."""
+    print(f"<3>{text}" if "JOURNAL_STREAM" in os.environ else text, file=sys.stderr)
 
 
 def _load(options: argparse.Namespace) -> Loaded:

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from agent import __version__
+
 ROOT = Path(__file__).parents[2]
 _BUILD_DEADLINE_S = 900.0
 
@@ -17,7 +19,7 @@ def built() -> Path:
     with (ROOT / "dist/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _run("make", "--silent", "-C", str(ROOT), "deb")
-    (package,) = (ROOT / "dist").glob("vigilhost_*.deb")
+    (package,) = (ROOT / "dist").glob(f"vigilhost_{__version__}_*.deb")
     return package
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_its_sandbox_is_in_force(fresh: Installed) -> None:
     status = fresh.run("cat", f"/proc/{pid}/status")
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
         assert line in status
+    assert re.search(r"^Max core file size +0 +0 ", fresh.run("cat", f"/proc/{pid}/limits"), re.MULTILINE)
     inside = ("nsenter", f"--target={pid}", "--mount", "runuser", "-u", "vigilhost", "--", "sh", "-c")
     assert fresh.attempt(*inside, "echo >/etc/vigilhost/written").returncode != 0
     assert fresh.attempt(*inside, "echo >/home/written").returncode != 0

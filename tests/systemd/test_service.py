@@ -63,7 +63,7 @@ def test_a_service_whose_configuration_is_wrong_says_where_and_starts_once_it_is
     now = time.monotonic()
     with pytest.raises(ServerError, match="systemctl start"):
         machine.run("systemctl", "start", SERVICE)
-    said = [event["MESSAGE"] for event in machine.events(SERVICE, after=now)]
+    said = [event["MESSAGE"] for event in machine.events(SERVICE, "PRIORITY=3", after=now)]
     assert any(f"{CONFIG}:1" in one and "did you mean 'interval'?" in one for one in said), said
     machine.configure("{}\n")
     machine.await_serving()  # by itself: systemd goes on trying
