@@ -6,6 +6,8 @@ import gc
 import sys
 from typing import Final
 
+from agent.core import heap
+
 # How long a thread that computes keeps the interpreter from one that asks for it. Of the default, 5 ms, the loop waits
 # all while a query runs, twice for an answer; with 1 ms half as long at no measurable cost (`benchmarks.queries`).
 _SWITCH_S: Final = 0.001
@@ -20,3 +22,4 @@ def settle() -> None:
     sys.setswitchinterval(_SWITCH_S)
     gc.collect()
     gc.freeze()
+    heap.give_back()

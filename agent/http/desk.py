@@ -15,6 +15,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
 
+from agent.core import heap
 from agent.core.isolation import Worker
 from agent.core.query import QueryTimeoutError
 
@@ -24,13 +25,6 @@ MOST_WAITING: Final = 20  # people's questions; Prometheus runs as many at once
 _NICE: Final = 5  # gives way to collecting; more, and on a busy host it would hold the interpreter while it waits
 _HEAVY_S: Final = 0.2  # a query this long may have taken tens of MB, which the allocator would keep for ever
 _GRACE_S: Final = 10.0  # for a question to notice its own deadline before its thread is given up
-
-
-def _give_back() -> None:
-    """Return freed memory to the kernel, a millisecond. psutil (1.3 MB) is imported by the first heavy query only."""
-    import psutil
-
-    psutil.heap_trim()
 
 
 class BusyError(Exception):
@@ -105,7 +99,7 @@ class _Counter:
             return work(left)
         finally:
             if monotonic() - began > _HEAVY_S:
-                _give_back()
+                heap.give_back()
 
     def _next(self, done: asyncio.Future[T]) -> None:
         self._turn.release()

@@ -40,3 +40,24 @@ def test_threads_share_one_heap(first: str, expected: int, sentence: str) -> Non
         [sys.executable, "-c", THREADS.format(first=first)], capture_output=True, text=True, check=True, timeout=60
     )
     assert int(done.stdout) == expected, sentence
+
+
+GIVEN_BACK = """
+from agent.core import heap
+
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+blocks = [bytearray(2000) for _ in range(20_000)]
+last = bytearray(2000)  # keeps the heap from shrinking at its end
+del blocks
+before = rss()
+heap.give_back()
+print((before - rss()) // 1_000_000)
+"""
+
+
+def test_what_was_freed_goes_back_to_the_kernel() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) > 20
