@@ -16,9 +16,9 @@ from rich.table import Table
 
 from benchmarks.budgets import CPU_S_PER_MIN, RSS_MB, SWITCHES_PER_S, Budget
 from benchmarks.subject import Subject, watch
+from tests.packaging.built import built_deb
 from tests.servers.process import wait_until
 from tests.systemd.installed import AGENT_PORT, SERVICE, Installed
-from tests.systemd.packages import built
 
 SETTLE_S = 12.0
 SCRAPE_S = 15.0
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("of the installed service", "figure", "must", "aim", "", box=None, header_style="bold")
     with Installed() as machine:
-        for what, value, budget in measured(machine, options.deb or built(), options.seconds):
+        for what, value, budget in measured(machine, options.deb or built_deb(), options.seconds):
             limits = (f"{budget.must:g}", f"{budget.aim:g}", budget.verdict(value)) if budget else ("", "", "")
             table.add_row(what, f"{value:.2f}", *limits)
     Console().print(table)

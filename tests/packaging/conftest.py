@@ -1,35 +1,26 @@
 from __future__ import annotations
 
-import fcntl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import __version__
+from tests.packaging.built import built_deb
 from tests.packaging.root import Root, need_root
 from tests.servers.programs import need
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.fixture(scope="session")
+def dist(deb: Path) -> Path:
+    """The directory of the built packages."""
+    return deb.parent
 
 
 @pytest.fixture(scope="session")
-def dist() -> Path:
-    """The directory of the built packages; `make` does nothing where they are there and newer than their sources."""
+def deb() -> Path:
     need("dpkg-deb", "dpkg-shlibdeps", "strip")
-    (ROOT / "dist").mkdir(exist_ok=True)
-    with (ROOT / "dist/.lock").open("w") as lock:  # another worker may ask at the same time
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(["make", "-s", "deb"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / "dist"
-
-
-@pytest.fixture(scope="session")
-def deb(dist: Path) -> Path:
-    (package,) = dist.glob(f"vigilhost_{__version__}_*.deb")
-    return package
+    return built_deb()
 
 
 @pytest.fixture(scope="session")

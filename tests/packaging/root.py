@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -127,19 +127,3 @@ class Root:
     def _keeper_ended(self) -> bool:
         assert self._keeper is not None
         return self._keeper.poll() is not None
-
-
-def repacked(deb: Path, to: Path, version: str, extra: Sequence[str] = ()) -> Path:
-    """The same package under another version, with these files (absolute paths) added."""
-    tree = to / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], check=True)
-    control = tree / "DEBIAN/control"
-    lines = [f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().split("\n")]
-    control.write_text("\n".join(lines))
-    for path in extra:
-        (tree / path.lstrip("/")).write_text("# of another version\n")
-    package = to / f"vigilhost_{version}.deb"
-    argv = ["dpkg-deb", "-z1", "--root-owner-group", "--build", str(tree), str(package)]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(tree)
-    return package

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.packaging.conftest import ROOT
+from tests.packaging.built import ROOT
 from tests.servers.debian_root import debian_root
 from tests.servers.docker import Docker
 from tests.servers.http_call import answers_ok, call, must

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.packaging.conftest import ROOT
+from tests.packaging.built import ROOT
 from tests.packaging.root import Root
 
 PAGE = (ROOT / "docs/install.md").read_text()

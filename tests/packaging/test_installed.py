@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.group import COMMANDS, cli
-from tests.packaging.conftest import ROOT
+from tests.packaging.built import ROOT
 from tests.packaging.root import Root
 from tests.servers.http_call import call, must
 from tests.servers.programs import need

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.packaging.root import Root, repacked
+from tests.packaging.built import repacked
+from tests.packaging.root import Root
 from tests.servers.http_call import call, must
 from tests.servers.process import wait_until
 from tests.servers.programs import need

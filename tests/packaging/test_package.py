@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from agent import __version__
-from tests.packaging.conftest import ROOT
+from tests.packaging.built import ROOT
 from tests.servers.programs import need
 
 

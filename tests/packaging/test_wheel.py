@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from tests.packaging.conftest import ROOT
+from tests.packaging.built import ROOT
 from tests.servers.http_call import call, must
 from tests.servers.process import wait_until
 from tests.servers.vigilhost import Vigilhost

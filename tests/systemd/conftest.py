@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.built import built_deb
 from tests.servers.debian_machine import need_machines
 from tests.systemd.installed import Installed
-from tests.systemd.packages import built
 
 
 @pytest.fixture(scope="session")
 def package() -> Path:
     """The .deb of this checkout, or that of $VIGILHOST_DEB."""
     need_machines()
-    return Path(os.environ["VIGILHOST_DEB"]) if "VIGILHOST_DEB" in os.environ else built()
+    return Path(os.environ["VIGILHOST_DEB"]) if "VIGILHOST_DEB" in os.environ else built_deb()
 
 
 @pytest.fixture(scope="module")

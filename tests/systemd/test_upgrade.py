@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.packaging.built import repacked
 from tests.proof.samples import Key, Values, in_victoriametrics, journaled, missing_in_victoriametrics
 from tests.servers.http_call import call, must
 from tests.servers.process import wait_until
 from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.victoriametrics import VictoriaMetrics
 from tests.systemd.installed import SERVICE, Installed
-from tests.systemd.packages import relabelled
 
 OLD = "0.0.1"
 HOST = "upgraded"
@@ -69,7 +69,7 @@ def test_an_upgrade_under_load_loses_nothing_that_was_accepted_and_forgets_nothi
     package: Path, tmp_path: Path, victoriametrics: VictoriaMetrics
 ) -> None:
     with Upgraded() as machine, TcpProxy(victoriametrics.port) as way:
-        machine.install(relabelled(package, OLD, tmp_path))
+        machine.install(repacked(package, tmp_path, OLD))
         machine.configure(CONFIG.format(host=HOST, port=machine.give(way.port)))
         machine.run("sh", "-c", "cat >/etc/vigilhost/rules.d/mine.yaml", stdin=RULES)
         machine.restart()
