@@ -106,12 +106,12 @@ def test_backups_are_kept_by_the_rules_and_come_back(host: BackedUp, repository:
 
 def test_what_did_not_change_is_stored_once(host: BackedUp, repository: Repository, tmp_path: Path) -> None:
     job_to(host, repository.entry(tmp_path), compression=NO_COMPRESSION)
-    fill(host, 8 * MIB)
+    fill(host, 32 * MIB)
     assert host.run().code == 0
     before = repository.size()
     (host.source / "new").write_text("a few words")
     assert host.run().code == 0
-    assert repository.size() - before < 3 * MIB
+    assert repository.size() - before < 16 * MIB  # the piece that changed is stored anew; pieces have up to 8 MiB
     assert len(backups(host)) == 2
 
 
