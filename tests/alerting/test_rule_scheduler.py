@@ -1,4 +1,7 @@
-"""When groups are evaluated. Times are seconds since T0, a multiple of every interval used here."""
+"""When groups are evaluated. Times are seconds since T0, a multiple of every interval used here.
+
+The clock begins when the readings of T0 are there.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ groups:
 - {name: quick, interval: 1s, rules: [{record: quick, expr: '1'}]}
 - {name: slow, interval: 30s, rules: [{record: slow, expr: '1'}]}
 """
-SLOW = Slots.of("f;slow", 30)
+SLOW = Slots.of(30)
 
 
 @dataclass
@@ -37,8 +40,11 @@ class Run:
     failed: list[str] = field(default_factory=list)
     block: asyncio.Event | None = None
     refuse: bool = False
+    refused: str = ""  # a group whose outcome is not taken
+    calls: int = 0
 
     def __post_init__(self) -> None:
+        self.clock.step_wall(0.25)  # exactly, which T0 + 0.25 as a float is not
         lab = RulesLab()
         self.engine = Engine(lab, lab, NothingKnown())
         self.engine.load(parse_rules(RULES, "f", PromQL()).groups, T0)
@@ -47,10 +53,11 @@ class Run:
     async def call(self, blocking: Callable[[], T]) -> T:
         if self.block is not None:
             await self.block.wait()
+        self.calls += 1
         return blocking()
 
     def deliver(self, done: Evaluation) -> None:
-        if self.refuse:
+        if self.refuse or done.group == self.refused:
             raise OSError("disk full")
         self.done.append((done.group, done.at - T0))
 
@@ -79,10 +86,10 @@ def test_slots_do_not_depend_on_the_start() -> None:
         assert slot % 30_000 == SLOW.offset_ms
         assert 0 <= now_ms - slot < 30_000
     assert SLOW.offset_ms % 1000 == 0
-    assert {Slots.of(f"f;{n}", 30).offset_ms for n in range(200)} == set(range(0, 30_000, 1000))
+    assert Slots.of(1).offset_ms == Slots.of(0.5).offset_ms == 0
 
 
-async def test_each_group_at_its_own_slots(run: Run) -> None:
+async def test_each_group_at_the_slots_of_its_interval(run: Run) -> None:
     await passing(run, 60)
     assert run.of("f;quick") == [float(second) for second in range(61)]
     offset = SLOW.offset_ms / 1000
@@ -128,6 +135,20 @@ async def test_what_could_not_be_delivered_is_told_anew_and_stops_nothing(run: R
     run.refuse = False
     await passing(run, 2)
     assert run.of("f;quick") == [3, 4]
+
+
+async def test_groups_that_are_due_together_are_one_call(run: Run) -> None:
+    await passing(run, 60)
+    assert run.calls == 61 + len([at for at in run.of("f;slow") if at not in run.of("f;quick")])
+    assert len(run.done) > run.calls
+
+
+async def test_one_group_that_fails_leaves_the_others_be(run: Run) -> None:
+    run.refused = "f;quick"
+    await passing(run, 60)
+    assert run.of("f;quick") == []
+    assert len(run.of("f;slow")) == 2
+    assert set(run.failed) == {"f;quick: disk full"}
 
 
 async def test_groups_come_and_go(run: Run) -> None:
