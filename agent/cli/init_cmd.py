@@ -39,12 +39,14 @@ class Files:
     main: list[str] = field(default_factory=list)
     jobs: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    target: str | None = None  # where copies are kept, which the agent never makes: it may be an unmounted disk
 
 
 @click.command(name="init")
 @click.option("--config", default=DEFAULT_FILE, show_default=True, metavar="FILE", help="File to write.")
 @click.option("--alerts", metavar="WHERE", help="Where alerts go; empty for nowhere. Asked when not given.")
-@click.option("--mail-server", default="localhost", show_default=True, help="Mail server, for a mail address.")
+@click.option("--mail-server", default="localhost", show_default=True, metavar="HOST[:PORT]",
+              help="Mail server, for a mail address.")  # fmt: skip
 @click.option("--influxdb", metavar="URL", help="http://host:8086/org/bucket; empty for none. Asked when not given.")
 @click.option("--influxdb-token", metavar="TOKEN", envvar="INFLUX_TOKEN", help="Its token; asked when not given.")
 @click.option("--backup", metavar="DIRS", help="Directories with spaces between; empty for none. Asked when not given.")
@@ -79,7 +81,7 @@ def init(
     receivers: Mapping[str, Any] = loaded.settings.alerting.receivers
     if receivers and not no_test:
         _try_out(next(iter(receivers)), loaded.settings.alerting.policy(), loaded.settings.hostname)
-    click.echo("next: `vigilhost run`, or `systemctl enable --now vigilhost`")
+    click.echo("next: `systemctl reload vigilhost` where it is installed, else `vigilhost run`")
 
 
 def _ask(given: str | None, question: str, use: Callable[[str], None]) -> None:
@@ -122,7 +124,7 @@ def _receiver(where: str, mail_server: str, files: Files) -> list[str]:
         host = os.uname().nodename
         return [
             "type: email", f"to: [{quote(where)}]", f"sender: {quote(f'vigilhost@{host}')}",
-            f"server: {quote(mail_server)}", *(["port: 25", "tls: none"] if mail_server == "localhost" else []),
+            *_mail_server(mail_server),
         ]  # fmt: skip
     address = urlsplit(where)
     if address.scheme not in {"http", "https"} or not address.hostname:
@@ -135,6 +137,20 @@ def _receiver(where: str, mail_server: str, files: Files) -> list[str]:
     files.secrets["secrets/alerts-url"] = where
     key = "url" if kind == "webhook" else "webhook_url"
     return [f"type: {kind}", f"{key}: {{file: secrets/alerts-url}}  # whoever knows it can write there"]
+
+
+def _mail_server(text: str) -> list[str]:
+    """Its options. A server on this host relays on port 25 without encryption, as Debian's do. Raise ValueError."""
+    address = urlsplit(f"//{text}")
+    try:
+        host, port = address.hostname, address.port
+    except ValueError:
+        host, port = None, None
+    if not host or address.path:
+        raise ValueError(f"--mail-server: {text!r} is no mail server; write it like mail.example.com or localhost:25")
+    is_here = host in {"localhost", "::1"} or host.startswith("127.")
+    port = port or (25 if is_here else None)
+    return [f"server: {quote(host)}", *([f"port: {port}"] if port else []), *(["tls: none"] if is_here else [])]
 
 
 def _influxdb(where: str, token: str | None, files: Files) -> None:
@@ -173,6 +189,12 @@ def _backup(what: str, to: str | None, files: Files) -> None:
 def _job(paths: list[str], to: str, files: Files) -> None:
     if not to.startswith("/"):
         raise ValueError(f"{to!r} is not an absolute path; begin it with /")
+    files.target = to
+    inside = [path.strip("/") for path in paths if path.strip("/")]
+    drill = [
+        "drill:  # restores the newest copy into nothing, for proof",
+        f"  {{schedule: monthly 1 05:00, assertions: [{{file_exists: [{', '.join(map(quote, inside))}]}}]}}",
+    ]
     files.jobs["backup.d/files.yaml"] = "\n".join([
         "# A job of its own file; `vigilhost backup run files` runs it now.",
         "source:",
@@ -182,6 +204,7 @@ def _job(paths: list[str], to: str, files: Files) -> None:
         "schedule: daily 03:00",
         "retention: 7d+monthly",
         "rpo: 26h  # an alert fires when the newest copy is older",
+        *(drill if inside else []),
         "",
     ])  # fmt: skip
 
@@ -208,6 +231,9 @@ def _write(config: str, files: Files) -> None:
         for name, text in files.jobs.items():
             _put(os.path.join(base, name), text, 0o644, group)
         _put(config, "\n".join(files.main) + "\n", 0o644, group)
+        if files.target is not None and not os.path.lexists(files.target):
+            os.makedirs(files.target, mode=0o700)
+            click.echo(f"made: {files.target}, for root alone" if os.geteuid() == 0 else f"made: {files.target}")
     except OSError as error:
         raise click.ClickException(f"{error.filename or config}: {(error.strerror or str(error)).lower()}") from error
 

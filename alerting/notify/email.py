@@ -43,6 +43,8 @@ class Email:
     def __post_init__(self) -> None:
         if self.tls == "none" and self.username:
             raise ValueError("email.tls: a password is not sent unencrypted; use starttls or implicit")
+        if self.server.count(":") == 1:  # more of them are an IPv6 address
+            raise ValueError(f"email.server: found {self.server!r}; a name or an address, and `port` apart from it")
 
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
         message = self._message(notification)

@@ -24,7 +24,7 @@ def test_three_empty_answers_make_a_configuration_that_loads(tmp_path: Path) -> 
 
 def test_answers_become_a_receiver_a_sink_a_job_and_a_test_message(tmp_path: Path) -> None:
     with ScriptedHttp(Reply(200)) as hook:
-        answers = f"{hook.url}/hook?k=1\nhttp://127.0.0.1:8086/acme/hosts\nt0ken\n/etc /home\n/srv/backup\n"
+        answers = f"{hook.url}/hook?k=1\nhttp://127.0.0.1:8086/acme/hosts\nt0ken\n/etc /home\n{tmp_path}/copies\n"
         done = run(tmp_path, answers=answers)
         assert done.exit_code == 0, done.output
         (request,) = hook.requests
@@ -37,6 +37,9 @@ def test_answers_become_a_receiver_a_sink_a_job_and_a_test_message(tmp_path: Pat
     assert influx["token"].reveal() == "t0ken"
     jobs, _ = load_jobs(str(tmp_path / "backup.d"))
     assert jobs["files"].source["files"].options["paths"] == ["/etc", "/home"]
+    assert [one.file_exists for one in jobs["files"].drill.assertions] == [["etc", "home"]]
+    assert stat.S_IMODE((tmp_path / "copies").stat().st_mode) == 0o700
+    assert f"made: {tmp_path}/copies" in done.output
 
 
 def test_secrets_stand_in_files_that_others_cannot_read(tmp_path: Path) -> None:
@@ -68,9 +71,30 @@ def test_the_answer_tells_the_kind_of_receiver(tmp_path: Path, where: str, kind:
 
 
 @pytest.mark.parametrize(
+    ("server", "options"),
+    [
+        ("localhost", ("localhost", 25, "none")),
+        ("127.0.0.1:2525", ("127.0.0.1", 2525, "none")),
+        ("mail.example.com", ("mail.example.com", 587, "starttls")),
+        ("mail.example.com:25", ("mail.example.com", 25, "starttls")),
+        ("[::1]:26", ("::1", 26, "none")),
+    ],
+)
+def test_a_mail_server_has_its_port_and_one_on_this_host_no_encryption(
+    tmp_path: Path, server: str, options: tuple[str, int, str]
+) -> None:
+    asked = ("--alerts", "ops@example.com", "--mail-server", server, "--influxdb", "", "--backup", "", "--no-test")
+    done = run(tmp_path, *asked)
+    assert done.exit_code == 0, done.output
+    ops = load(str(tmp_path / "vigilhost.yaml")).settings.alerting.receivers["ops"].options
+    assert (ops["server"], ops["port"], ops["tls"]) == options
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--alerts", "somewhere"), "'somewhere' is no mail address and no web address"),
+        (("--alerts", "a@b.cd", "--mail-server", "mail:smtp"), "'mail:smtp' is no mail server; write it like"),
         (("--alerts", "", "--influxdb", "http://h:8086"), "write it like http://127.0.0.1:8086/org/bucket"),
         (("--alerts", "", "--influxdb", "", "--backup", "etc"), "'etc' is not an absolute path; begin it with /"),
     ],
@@ -83,7 +107,7 @@ def test_an_answer_that_makes_no_sense_writes_nothing(tmp_path: Path, options: t
 
 
 def test_a_person_who_answers_wrongly_is_asked_again(tmp_path: Path) -> None:
-    answers = "somewhere\nops@example.com\nhttp://h:8086\n\netc\n/etc\ncopies\n/srv/copies\n"
+    answers = f"somewhere\nops@example.com\nhttp://h:8086\n\netc\n/etc\ncopies\n{tmp_path}/copies\n"
     done = run(tmp_path, "--no-test", answers=answers)
     assert done.exit_code == 0, done.output
     for said in ("'somewhere' is no mail", "'http://h:8086' is no such", "'etc' is not an", "'copies' is not an"):

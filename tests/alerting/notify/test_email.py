@@ -140,6 +140,12 @@ def test_login_over_an_encrypted_session_only(certificate: Certificate, password
         Email(["a@b.c"], "a@b.c", tls="none", username="me", password=Secret("x"))
 
 
+def test_a_port_in_the_server_s_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"email\.server: found 'mail:25'; a name or an address, and `port` apart"):
+        Email(["a@b.c"], "a@b.c", server="mail:25")
+    assert Email(["a@b.c"], "a@b.c", server="::1").server == "::1"
+
+
 @pytest.mark.parametrize(
     ("answers", "kind", "text"),
     [
