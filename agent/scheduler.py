@@ -135,6 +135,7 @@ class Scheduler:
         self._has_changed = True
         if self._sleeping is not None:
             self._sleeping.cancel()
+            self._sleeping = None  # once: what is cancelled twice is taken for a scheduler that is to end
 
     def _take_slot(self, task: Task, now_ns: int, now: float) -> int | None:
         """The slot the task is to run for at `now`, its timetable moved on; None when it is not due or must skip."""

@@ -234,6 +234,15 @@ async def test_a_jump_of_the_wall_clock_realigns(jump_s: int) -> None:
         assert run.scheduler.clock_jumps == 2
 
 
+async def test_tasks_may_change_twice_before_the_scheduler_looks() -> None:
+    task = Task(Source("a", 1.0))
+    async with running(tasks=[task]) as run:
+        run.scheduler.set_tasks([task])
+        run.scheduler.set_tasks([task])
+        await run.advance(70)  # beyond the minute after which it would look by itself
+        assert run.slots("a") == list(range(71))
+
+
 async def test_a_kept_task_keeps_its_timetable_when_others_come_and_go() -> None:
     old, gone = Task(Source("old", 1.0)), Task(Source("gone", 1.0))
     async with running(tasks=[old, gone]) as run:
