@@ -45,6 +45,7 @@ class Scheduler:
         self._appointment: Appointment | None = None
         self._sleeping: asyncio.Task[None] | None = None
         self._has_changed = False
+        self._is_over = False
         self._newly_missing: list[str] = []
 
     @property
@@ -66,7 +67,7 @@ class Scheduler:
         """Nothing is due and nothing runs: all that is left is to wait."""
         now_ns = self._clock.wall_ns()
         flying = {task.lane for task in self.tasks.values() if self._flights.is_busy(task.lane)}
-        if self._appointment is not None and self._appointment.due_ns > now_ns:
+        if self._appointment is not None and self._appointment.alarm.is_set:
             flying.discard(SHARED)
         return not flying and all(task.due_ns > now_ns for task in self.tasks.values())
 
@@ -83,10 +84,14 @@ class Scheduler:
                 task.delay_ns = 0
                 task.due_ns = task.next_ns
         self.tasks = wanted
+        self._call_off()
+        self._look_again()
+
+    def _call_off(self) -> None:
+        """Let the shared lane give back the slot that it was promised."""
         if self._appointment is not None:
             self._appointment.cancel()
             self._flights.wake(SHARED)
-        self._look_again()
 
     def _retire(self, task: Task, *, is_replaced: bool) -> None:
         if not is_replaced:
@@ -96,7 +101,14 @@ class Scheduler:
         task.close()
 
     async def run(self) -> None:
-        """Fire slots until cancelled."""
+        """Fire slots until cancelled; from then on nothing is published, whatever still runs."""
+        try:
+            await self._run()
+        finally:
+            self._is_over = True
+            self._call_off()
+
+    async def _run(self) -> None:
         while True:
             await self._sleep_to_next()
             now_ns, self.last_slot_at = self._clock.wall_ns(), self._clock.monotonic()
@@ -190,6 +202,8 @@ class Scheduler:
                 task.close()
         if lane == SHARED:
             self._appointment = None
+            if self._is_over:
+                return
             if unflown or not self._promise():
                 self._look_again()
 
@@ -229,6 +243,8 @@ class Scheduler:
             self._fail(task, str(outcome))
         elif isinstance(outcome, BaseException):
             self._fail(task, f"{type(outcome).__name__}: {outcome}", outcome)
+        elif self._is_over:
+            pass  # sinks have been flushed for the last time, or are about to be
         elif self.tasks.get(task.name) is task:
             self._succeed(task, slot_ns, outcome or [])
         else:  # it was replaced while it ran

@@ -27,6 +27,11 @@ class Alarm:
         while not self._has_rung.is_set() and (left := self._left()) > 0:
             self._has_rung.wait(None if left == math.inf else left)
 
+    @property
+    def is_set(self) -> bool:
+        """The moment is still to come."""
+        return not self._has_rung.is_set() and self._left() > 0
+
     def ring(self) -> None:
         """Wake it now."""
         self._has_rung.set()

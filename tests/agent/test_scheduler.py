@@ -239,8 +239,20 @@ async def test_tasks_may_change_twice_before_the_scheduler_looks() -> None:
     async with running(tasks=[task]) as run:
         run.scheduler.set_tasks([task])
         run.scheduler.set_tasks([task])
+        await run.settle()
         await run.advance(70)  # beyond the minute after which it would look by itself
         assert run.slots("a") == list(range(71))
+
+
+async def test_once_it_was_cancelled_nothing_more_is_collected_or_published() -> None:
+    source = Source("a", 1.0)
+    async with running(source) as run:
+        await run.advance(2)
+    await run.clock.advance(0)  # the task takes note that it was cancelled
+    runs = source.runs
+    await run.clock.advance(5)
+    assert await eventually(lambda: not run.scheduler.tasks["a"].is_running)
+    assert (source.runs, run.slots("a")) == (runs, [0, 1, 2])
 
 
 async def test_a_kept_task_keeps_its_timetable_when_others_come_and_go() -> None:
@@ -248,6 +260,7 @@ async def test_a_kept_task_keeps_its_timetable_when_others_come_and_go() -> None
     async with running(tasks=[old, gone]) as run:
         await run.advance(2)
         run.scheduler.set_tasks([old, Task(Source("new", 1.0))])
+        await run.settle()
         await run.advance(2)
         assert run.slots("old") == [0, 1, 2, 3, 4]
         assert run.slots("gone") == [0, 1, 2]
