@@ -20,7 +20,7 @@ from sinks.journal import Journal, JournalError, Limits
 log = structlog.get_logger("journal")
 
 FLUSH_S, SYNC_S, TIDY_S = 1.0, 5.0, 10.0
-_LINGER_S = 0.01  # after the first Tick of a second the others come; a sink must not be far ahead of the disk
+_LINGER_S = 0.1  # after the first Tick of a second the others come
 _SLACK_S = 0.05  # Ticks come at about the same moment of each second, never exactly
 
 
@@ -70,6 +70,8 @@ class JournalKeeper:
             if now >= self._tidy_at:
                 self._tidy_at = now + TIDY_S - _SLACK_S
                 self.journal.tidy()
+            if not is_written and self._first_at is None:
+                self._first_at = now  # the next try needs no new Tick
             self._tell(is_written)
         self.journal.sync()
 

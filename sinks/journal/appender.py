@@ -106,12 +106,15 @@ class Appender:
                 cursor.lost_records += 1
                 cursor.lost_points += record.points
 
-    def flush(self) -> bool:
+    def flush(self, patience_s: float = -1) -> bool:
         """Hand everything that waits to the kernel, so that it survives the death of the process.
 
-        False while the file system refuses: nothing is lost before memory is full, and a later call goes on.
+        False while the file system refuses: nothing is lost before memory is full, and a later call goes on. False
+        also when another thread is still at it after `patience_s` (negative: as long as it takes).
         """
-        with self._io:
+        if not self._io.acquire(timeout=patience_s):
+            return False
+        try:
             while True:
                 with self._guard:
                     batch = self._next_batch()
@@ -121,6 +124,8 @@ class Appender:
                     return False
                 if self._unsynced_bytes > _UNSYNCED_BYTES and not self._sync_open():
                     return False
+        finally:
+            self._io.release()
 
     def sync(self) -> bool:
         """Flush, and wait until the disk has it, so that it survives a power loss. False as for `flush`."""

@@ -101,9 +101,12 @@ class Journal:
             self.tally.appended_records += 1
             self.tally.appended_points += record.points
 
-    def flush(self) -> bool:
-        """Write what was appended: call it each second. False while the disk takes nothing; memory holds it then."""
-        return self._appender.flush()
+    def flush(self, patience_s: float = -1) -> bool:
+        """Write what was appended: call it each second. False while the disk takes nothing; memory holds it then.
+
+        `patience_s` bounds the wait for a thread that is writing, and so for a disk that hangs; negative: no bound.
+        """
+        return self._appender.flush(patience_s)
 
     def sync(self) -> bool:
         """Flush, and make records and cursors survive a power loss: call it each 5 s, where it may wait for a disk."""

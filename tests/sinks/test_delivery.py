@@ -15,6 +15,7 @@ from agent.core.model import Group, Tick, gauge
 from sinks.dead_letters import DeadLetters
 from sinks.delivery import Delivery
 from sinks.journal import Journal
+from sinks.journal.files import Files, OsFiles
 from tests.agent.test_scheduler import eventually
 
 G = Group("m", (gauge("n", "count", "A number.", influx="n"),))
@@ -61,9 +62,9 @@ class Setting:
 
 
 @asynccontextmanager
-async def delivering(sink: Taker, at: Path) -> AsyncIterator[Setting]:
+async def delivering(sink: Taker, at: Path, files: Files | None = None) -> AsyncIterator[Setting]:
     clock, dead = FakeClock(), DeadLetters(str(at / "dead.jsonl"))
-    log = Journal(str(at / "journal"), clock)
+    log = Journal(str(at / "journal"), clock, files=files)
     delivery = Delivery("test", sink, log, {}, dead, clock)
     running = asyncio.create_task(delivery.run())
     yield Setting(clock, log, sink, delivery, dead)
@@ -244,3 +245,37 @@ def test_dead_letters_are_capped_and_readable(tmp_path: Path) -> None:
     letters = list(dead.read())
     assert letters[-1] == {"time": 999, "reason": "HTTP 400", "line": "m n=999"}
     assert [letter["time"] for letter in letters] == list(range(1000 - len(letters), 1000))
+
+
+async def test_what_a_sink_is_given_the_journal_has_written(tmp_path: Path) -> None:
+    waiting: list[int] = []
+    sink = Taker(lambda lines: waiting.append(setting.log.stats.waiting_records))
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(1, 2)
+        await setting.advance(12)
+        assert await eventually(lambda: sink.taken == ["n=1i", "n=2i"])
+        assert waiting == [0]
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_what_goes_out(tmp_path: Path) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    class Hanging(OsFiles):
+        def write(self, fd: int, data: bytes | memoryview) -> int:
+            hangs.set()
+            goes_on.wait(30)
+            return super().write(fd, data)
+
+    async with delivering(Taker(), tmp_path, Hanging()) as setting:
+        setting.emit(1)
+        writing = threading.Thread(target=setting.log.flush)
+        writing.start()
+        try:
+            assert await asyncio.to_thread(hangs.wait, 10)
+            setting.emit(2)
+            await setting.advance(12)
+            assert await eventually(lambda: setting.sink.taken == ["n=1i", "n=2i"])
+            assert setting.log.stats.waiting_records == 2
+        finally:
+            goes_on.set()
+            writing.join()
