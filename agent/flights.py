@@ -11,6 +11,7 @@ from time import monotonic
 import structlog
 
 from agent.core.clock import NS, Alarm, Clock
+from agent.core.errors import SourceError
 from agent.core.isolation import Batch, Job, Lane, call_soon
 from agent.timetable import Task
 
@@ -94,8 +95,11 @@ class Flights:
         slots: Mapping[Task, int],
         appointment: Appointment | None = None,
         nap: Alarm | None = None,
-    ) -> None:
-        """Run the tasks one after another, now or at the appointment; then the lane sleeps until the end of `nap`."""
+    ) -> bool:
+        """Run the tasks one after another, now or at the appointment; then the lane sleeps until the end of `nap`.
+
+        False when no thread can be had for them: they have failed.
+        """
         loop = asyncio.get_running_loop()
         jobs: dict[Job, Task] = {}
         for task in slots:
@@ -110,7 +114,23 @@ class Flights:
         thread = self._lanes.setdefault(lane, Lane(f"collect-{lane}" if lane else "collect"))
         flight = self._flying[lane] = _Flight(lane, thread, batch, jobs, slots)
         flight.watch = loop.call_later(wait_s + min(job.timeout for job in jobs), self._look_after, flight)
-        thread.submit(batch, is_urgent=appointment is None)
+        try:
+            thread.submit(batch, is_urgent=appointment is None)
+        except RuntimeError as error:
+            flight.watch.cancel()
+            self._forget(flight)
+            for task in slots:
+                task.outcome = SourceError(f"no thread to run on: {error}")
+            self._settle_all(slots)
+            return False
+        return True
+
+    def _settle_all(self, slots: Mapping[Task, int]) -> None:
+        """First all are free again, then each is told: what one does wrong must not hold the others."""
+        for task in slots:
+            task.is_running = False
+        for task, slot in slots.items():
+            self._settle(task, slot)
 
     def wake(self, lane: str) -> None:
         """Let the lane look at once at what it was given."""
@@ -128,13 +148,16 @@ class Flights:
         if flight.watch is not None:
             flight.watch.cancel()
         self._forget(flight)
-        unflown = {}
+        unflown, flown = {}, {}
+        first_at = min((job.started_at for job in flight.jobs if job.started_at is not None), default=0.0)
         for job, task in flight.jobs.items():
-            task.is_running = False
-            if job.finished_at is None:
+            if job.finished_at is None or job.started_at is None:
+                task.is_running = False
                 unflown[task] = flight.slots[task]
             else:
-                self._settle(task, flight.slots[task])
+                task.stats.lateness_s += job.started_at - first_at  # it had to wait for those before it
+                flown[task] = flight.slots[task]
+        self._settle_all(flown)
         self._landed(flight.lane, unflown)
 
     def _look_after(self, flight: _Flight) -> None:
@@ -153,14 +176,11 @@ class Flights:
         self._forget(flight)
         if self._lanes.get(flight.lane) is flight.thread:
             del self._lanes[flight.lane]
-        for job, task in flight.jobs.items():
-            if job.finished_at is not None and job is not stuck:
-                task.is_running = False
-                self._settle(task, flight.slots[task])
+        ended = [task for job, task in flight.jobs.items() if job.finished_at is not None and job is not stuck]
+        self._settle_all({task: flight.slots[task] for task in ended})
         self._give_up(flight.jobs[stuck], stuck.timeout)
-        if held_up:
-            self.submit(flight.lane, {flight.jobs[job]: flight.slots[flight.jobs[job]] for job in held_up})
-        else:
+        waiting = {flight.jobs[job]: flight.slots[flight.jobs[job]] for job in held_up}
+        if not waiting or not self.submit(flight.lane, waiting):
             self._landed(flight.lane, {})
 
     def _forget(self, flight: _Flight) -> None:

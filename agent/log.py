@@ -74,9 +74,7 @@ def _with_traceback(_logger: Any, _method: str, event: Event) -> Event:
 def _writer(format: Format) -> Callable[[Event], None]:
     if format == "auto":
         under_systemd = "JOURNAL_STREAM" in os.environ and os.path.exists(_JOURNAL_SOCKET)
-        format = "journal" if under_systemd else "console" if sys.stderr.isatty() else "json"
-        if not under_systemd and "JOURNAL_STREAM" not in os.environ and not sys.stderr.isatty():
-            format = "console"  # a pipe or a file: people read it
+        format = "journal" if under_systemd else "console"
     return {"console": _console, "json": _json, "journal": _journal}[format]
 
 
@@ -111,8 +109,10 @@ def _journal(event: Event) -> None:
         fields["MESSAGE"] += "\n" + event["traceback"]
     try:
         # A socket an event: events are rare, and journald may have been restarted since the last one.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as channel:
             channel.sendto(b"".join(_field(name, text) for name, text in fields.items()), _JOURNAL_SOCKET)
+    except BlockingIOError:
+        pass  # journald stands still; standard error leads there too, and waiting would stop the agent with it
     except OSError:
         _print(f"<{priority}>{line_of(event)}")
 

@@ -40,7 +40,7 @@ class Scheduler:
         self.tasks: dict[str, Task] = {}
         self.clock_jumps = 0
         self.published = 0
-        self.last_slot_at = clock.monotonic()  # monotonic; the watchdog asks whether slots still come
+        self.last_slot_at = clock.monotonic()  # when the shared lane last came back, or had nothing to do
         self._flights = Flights(self._settle, self._give_up, self._landed)
         self._appointment: Appointment | None = None
         self._sleeping: asyncio.Task[None] | None = None
@@ -111,12 +111,14 @@ class Scheduler:
     async def _run(self) -> None:
         while True:
             await self._sleep_to_next()
-            now_ns, self.last_slot_at = self._clock.wall_ns(), self._clock.monotonic()
+            now_ns, now = self._clock.wall_ns(), self._clock.monotonic()
+            if not self._flights.is_busy(SHARED):
+                self.last_slot_at = now
             due = {
                 task: slot
                 for task in self._waiting()
                 if not task.asleep_from_ns <= now_ns < task.due_ns
-                and (slot := self._take_slot(task, now_ns, self.last_slot_at)) is not None
+                and (slot := self._take_slot(task, now_ns, now)) is not None
             }
             if due:
                 # Once this task sleeps again: the lane then finds the interpreter free instead of waiting for it.
@@ -190,7 +192,6 @@ class Scheduler:
 
     def _landed(self, lane: str, unflown: Mapping[Task, int]) -> None:
         """The lane is free. The shared one is told its next slot; where that cannot be, `run` sees to it."""
-        self.last_slot_at = self._clock.monotonic()
         if self._newly_missing:
             names = " ".join(sorted(self._newly_missing))
             log.info("collectors.nothing_to_measure", collectors=names, why="vigilhost collectors tells")
@@ -201,6 +202,7 @@ class Scheduler:
             else:
                 task.close()
         if lane == SHARED:
+            self.last_slot_at = self._clock.monotonic()
             self._appointment = None
             if self._is_over:
                 return
@@ -222,8 +224,10 @@ class Scheduler:
         }
         if not slots:
             return False
-        self._appointment = Appointment.at(due_ns, self._clock, slots)
-        self._flights.submit(SHARED, _quick_first(slots), self._appointment, self._until_next())
+        appointment = Appointment.at(due_ns, self._clock, slots)
+        if not self._flights.submit(SHARED, _quick_first(slots), appointment, self._until_next()):
+            return False
+        self._appointment = appointment
         return True
 
     def _until_next(self) -> Alarm | None:
@@ -256,15 +260,19 @@ class Scheduler:
 
     def _succeed(self, task: Task, slot_ns: int, items: list[Reading | Failed]) -> None:
         stats = task.stats
-        if stats.error:
-            log.info("collector.recovered", collector=task.name, after=stats.error)
         failed = tuple(item for item in items if isinstance(item, Failed))
         readings = self._capped(task, [item for item in items if isinstance(item, Reading)])
+        fresh_s = _FRESH_INTERVALS * task.collector.interval + _FRESH_MARGIN_S
+        try:
+            self._publish(Tick(slot_ns, task.name, readings, failed), self._clock.monotonic() + fresh_s)
+        except Exception as error:  # noqa: BLE001 - values that nobody can encode are that collector's failure
+            self._fail(task, f"{type(error).__name__}: {error}", error)
+            return
+        if stats.error:
+            log.info("collector.recovered", collector=task.name, after=stats.error)
         stats.error, stats.is_missing = "", False
         stats.last_success_ns, stats.readings, stats.failed = slot_ns, len(readings), failed
         self.published += 1
-        fresh_s = _FRESH_INTERVALS * task.collector.interval + _FRESH_MARGIN_S
-        self._publish(Tick(slot_ns, task.name, readings, failed), self._clock.monotonic() + fresh_s)
 
     @staticmethod
     def _capped(task: Task, readings: list[Reading]) -> list[Reading]:

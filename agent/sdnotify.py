@@ -6,15 +6,18 @@ import os
 import socket
 import time
 
+_PATIENCE_S = 0.5  # a service manager that stands still must not stop the agent with it
+
 
 def notify(*assignments: str) -> bool:
-    """Send `KEY=value` lines; False where no service manager listens or it cannot be reached."""
+    """Send `KEY=value` lines; False where no service manager listens or it takes nothing now."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return False
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(_PATIENCE_S)
             channel.sendto("\n".join(assignments).encode(), address)
     except OSError:
         return False

@@ -7,7 +7,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Protocol
 
@@ -80,7 +80,7 @@ AGENT = Group("vigilhost_agent", (
     *_own(
         "agent",
         (gauge, "uptime_seconds", "seconds", "Time since the agent started.", float),
-        (gauge, "loop_lag_seconds", "seconds", "How late the event loop woke for the last slot.", float),
+        (gauge, "loop_lag_seconds", "seconds", "How late the event loop heard of the last collecting.", float),
         (gauge, "threads", "count", "Threads of the agent.", int),
         (gauge, "resident_memory_bytes", "bytes", "Resident memory of the agent.", int),
         (gauge, "open_fds", "count", "Open file descriptors of the agent.", int),
@@ -116,6 +116,7 @@ PROCESS = Group("process", (
 
 _PAGE_BYTES = resource.getpagesize()
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_STARTED_AT = time.monotonic()  # imported once, when the agent starts; a reload makes SelfMetrics anew
 
 
 class _HasReadings(Protocol):
@@ -141,7 +142,6 @@ class SelfMetrics:
     backups: _HasReadings | None = None
     alerts: _HasReadings | None = None
     reload_state: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)  # the last one succeeded; when one last did
-    _started: float = field(default_factory=time.monotonic)
 
     def collect(self) -> Iterator[Reading]:
         process = _own_process()
@@ -161,7 +161,7 @@ class SelfMetrics:
     def _agent(self, scheduler: Scheduler, process: Mapping[str, float]) -> Reading:
         is_reloaded, reloaded_at = self.reload_state()
         return AGENT.read(
-            uptime_seconds=time.monotonic() - self._started,
+            uptime_seconds=time.monotonic() - _STARTED_AT,
             loop_lag_seconds=scheduler.loop_lag_s,
             threads=int(process["threads"]),
             resident_memory_bytes=int(process["resident_memory"]),

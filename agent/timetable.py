@@ -92,7 +92,10 @@ class Task:
         """Run on a lane: keep readings or the exception in `outcome`, and what it cost."""
         begun, cpu = perf_counter(), thread_time()
         try:
-            self.outcome = list(self.collector.collect())
+            self.outcome = items = list(self.collector.collect())
+            for item in items:
+                if isinstance(item, Reading):
+                    item.group.check(item)
         except Exception as error:  # noqa: BLE001 - one broken collector leaves the others running
             self.outcome = error
         self.stats.duration_s = perf_counter() - begun

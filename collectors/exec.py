@@ -19,7 +19,7 @@ from agent.core.model import Failed, Field, Group, Reading, Tag, Value, gauge, u
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Seconds
-from collectors.each_alone import each_alone, rounds
+from collectors.each_alone import EachAlone, rounds
 from collectors.influx_line import Point, parse_influx_lines
 from collectors.nagios import STATES, parse_plugin_output
 from collectors.prom_text import parse_prom_text
@@ -98,19 +98,21 @@ class Exec:
     _points: PointGroups = field(init=False)
     _tagged_groups: dict[tuple[Group, tuple[str, ...]], Group] = field(init=False, default_factory=dict)
     _stuck: dict[str, subprocess.Popen[bytes]] = field(init=False, default_factory=dict)
+    _each: EachAlone[Command, tuple[float, Finished]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError when two commands have one name."""
         names = [command.name for command in self.commands]
         if len(set(names)) < len(names):
             raise ValueError("commands: two of them have the same name")
-        longest = max((command.timeout for command in self.commands), default=0.0)
-        self.timeout = 2.0 + rounds(len(names)) * (longest + GRACE + UNKILLABLE)
+        longest = max((command.timeout for command in self.commands), default=0.0) + GRACE + UNKILLABLE
+        self.timeout = rounds(len(names)) * longest + 2.0
+        self._each = EachAlone(self._run, self.commands, self.timeout - 1.0)
         self._points = PointGroups()
 
     def collect(self) -> Iterator[Reading | Failed]:
         """Run every command; what one of them does wrong is that command's failure alone."""
-        for command, outcome in each_alone(self._run, self.commands):
+        for command, outcome in self._each.outcomes():
             try:
                 if isinstance(outcome, SourceError):
                     raise outcome

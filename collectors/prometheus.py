@@ -23,7 +23,7 @@ from agent.core.model import Failed, Group, Reading, Tag, gauge, tag
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Seconds, format_duration, format_size
-from collectors.each_alone import each_alone, rounds
+from collectors.each_alone import EachAlone, rounds
 from collectors.prom_text import Family, parse_prom_text
 from collectors.samples import SampleGroups
 
@@ -88,18 +88,21 @@ class Prometheus:
     max_samples: int = option(20_000, "A page with more samples counts as failed.", minimum=1)
     timeout: Seconds = field(init=False)
     _series: SampleGroups = field(init=False)
+    _each: EachAlone[Target, tuple[list[Family], float]] = field(init=False)
     _now: Callable[[], float] = field(init=False, default=time.monotonic)
 
     def __post_init__(self) -> None:
         """Raise ValueError when two targets have one address."""
         if len({target.url for target in self.targets}) < len(self.targets):
             raise ValueError("targets: two of them have the same url")
-        self.timeout = 2.0 + rounds(len(self.targets)) * max((target.timeout for target in self.targets), default=0.0)
+        longest = rounds(len(self.targets)) * max((target.timeout for target in self.targets), default=0.0)
+        self.timeout = longest + 2.0
+        self._each = EachAlone(self._scrape, self.targets, self.timeout - 1.0)
         self._series = SampleGroups((TARGET,), _RESERVED)
 
     def collect(self) -> Iterator[Reading | Failed]:
         """Every target's series; a target that cannot be read is Failed and its series are held."""
-        for target, outcome in each_alone(self._scrape, self.targets):
+        for target, outcome in self._each.outcomes():
             if isinstance(outcome, SourceError):
                 yield SCRAPE.row((target.url,), (0, None, None))
                 yield Failed(target.url, str(outcome))

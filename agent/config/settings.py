@@ -36,7 +36,7 @@ class Log:
 
     level: Literal["debug", "info", "warning", "error"] = option("info", "Least important events to show.")
     format: Literal["auto", "console", "json", "journal"] = option(
-        "auto", "How a line looks; auto: journal under systemd, console on a terminal, json elsewhere."
+        "auto", "How a line looks; auto: journal under systemd, console elsewhere."
     )
 
 

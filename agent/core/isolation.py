@@ -65,11 +65,18 @@ class Batch:
     def abandon(self, stuck: Job) -> deque[Job] | None:
         """Give up on this batch because it hangs in `stuck`: the jobs behind it; None when `stuck` has just ended."""
         with self.lock:
-            if self.current is not stuck:
+            if self.current is not stuck or stuck.finished_at is not None:
                 return None
             self.is_abandoned = True
             rest, self.jobs = self.jobs, deque()
             return rest
+
+    def withdraw(self) -> bool:
+        """Take back what has not begun; False when nothing is left to take."""
+        with self.lock:
+            has_any = bool(self.jobs)
+            self.jobs.clear()
+            return has_any
 
     def _next(self) -> Job | None:
         with self.lock:
@@ -105,10 +112,14 @@ class Lane:
         self._nap: Alarm | None = None
 
     def submit(self, batch: Batch, *, is_urgent: bool = True) -> None:
-        """Queue a batch; starts the thread at the first one. One that is not urgent waits for the end of a nap."""
+        """Queue a batch; starts the thread at the first one. One that is not urgent waits for the end of a nap.
+
+        Raise RuntimeError while the host or the service's limits allow no further thread; a later call tries again.
+        """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+            thread.start()
+            self._thread = thread
         self._queue.put(batch)
         if is_urgent:
             self.wake()
@@ -123,7 +134,7 @@ class Lane:
             self._nap = batch.nap
             if not batch.work():
                 return
-            if batch.nap is not None:
+            if batch.nap is not None and self._queue.empty():  # what came meanwhile has rung an older nap
                 batch.nap.wait()
 
     def close(self) -> None:
@@ -145,7 +156,10 @@ class Worker:
         self._is_stuck = False
 
     async def call(self, function: Callable[[], T], timeout: float) -> T:
-        """The function's result or exception. Raise TimeoutError after `timeout` seconds or while a call is stuck."""
+        """The function's result or exception.
+
+        Raise TimeoutError after `timeout` seconds, while an earlier call is stuck, and where no thread can be had.
+        """
         if self._is_stuck:
             raise TimeoutError(f"{self._name}: an earlier call has not come back")
         loop = asyncio.get_running_loop()
@@ -162,18 +176,30 @@ class Worker:
 
         job = Job(run, timeout, on_late=lambda: call_soon(loop, self._came_back))
         batch = Batch(deque([job]), lambda: call_soon(loop, _wake, future))
-        self._lane.submit(batch)
+        try:
+            self._lane.submit(batch)
+        except RuntimeError as error:
+            raise TimeoutError(f"{self._name}: {error}") from error
         try:
             async with asyncio.timeout(timeout):
                 await future
-        except (TimeoutError, asyncio.CancelledError):
-            if batch.abandon(job) is not None:
-                self._is_stuck = True
-                self._lane = Lane(self._name)
-                raise
-            if not outcome:
+        except asyncio.CancelledError:
+            self._leave(batch, job)
+            raise
+        except TimeoutError:
+            if self._leave(batch, job) or not outcome:
                 raise
         return outcome[0]()
+
+    def _leave(self, batch: Batch, job: Job) -> bool:
+        """Go on without this call, and without its thread when it is stuck in it; False: it has just ended."""
+        if batch.withdraw():
+            return True
+        if batch.abandon(job) is None:
+            return False
+        self._is_stuck = True
+        self._lane = Lane(self._name)
+        return True
 
     def _came_back(self) -> None:
         self._is_stuck = False

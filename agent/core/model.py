@@ -106,9 +106,10 @@ def tag(influx: str, *, prom: str) -> Tag:
     return Tag(influx, prom)
 
 
-_MOST_EXPANSIONS = (
-    64  # sets of keys kept by one open Group; a source whose keys change each second must not fill memory
-)
+# Sets of keys kept by one open Group: a source whose keys change each second must not fill memory.
+_MOST_EXPANSIONS = 64
+_NUMBERS = frozenset({int, float, bool, type(None)})  # themselves: a subclass may be anything, and codecs refuse it
+_TEXTS = frozenset({str, type(None)})
 
 
 class Group:
@@ -171,6 +172,22 @@ class Group:
                 self.tags,
             )  # fmt: skip
         return self._expanded[wanted]
+
+    def check(self, reading: Reading) -> None:
+        """Raise TypeError where a Reading has not the tags and values that this Group declares."""
+        _, tags, values = reading
+        if type(tags) is not tuple or len(tags) != len(self.tags) or not {str}.issuperset(map(type, tags)):
+            keys = ", ".join(tag.influx for tag in self.tags) or "none"
+            raise TypeError(f"{self.measurement}: tags are {tags!r}; give a tuple of texts for {keys}")
+        if type(values) is not tuple or len(values) != len(self.fields):
+            names = ", ".join(self.names)
+            raise TypeError(f"{self.measurement}: {len(values)} values; give a tuple of {len(self.fields)} for {names}")
+        if not _NUMBERS.issuperset(map(type, values)):
+            for declared, value in zip(self.fields, values, strict=True):
+                if type(value) not in (_NUMBERS if declared.is_numeric else _TEXTS):
+                    wanted = "an int, float or bool" if declared.is_numeric else "a str"
+                    raise TypeError(f"{self.measurement}: {declared.name} is {value!r}, a {type(value).__name__}; "
+                                    f"give {wanted}, or None where it is absent")  # fmt: skip
 
     @cached_property
     def in_influx(self) -> bool:

@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_the_journal_gets_priority_and_fields(tmp_path: Path, monkeypatch: pytes
     assert fields["ODD"] == "x", "journald refuses names that begin with an underscore"
     assert fields["REASON"] == "a\nb"
     assert fields["MESSAGE"] == 'sink.write_failed sink=influxdb retry_in_s=4 _odd=x reason="a\\nb"'
+
+
+def test_a_journald_that_stands_still_does_not_stop_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(where)
+        fill(where)
+        monkeypatch.setattr(log, "_JOURNAL_SOCKET", where)
+        log.configure("journal", "info")
+        logging_thread = threading.Thread(target=structlog.get_logger("t").warning, args=("agent.late",), daemon=True)
+        logging_thread.start()
+        logging_thread.join(10)
+        assert not logging_thread.is_alive()
+
+
+def fill(address: str) -> None:
+    """Send until the receiver's queue takes no more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+        try:
+            while True:
+                sender.sendto(b"MESSAGE=x\n", address)
+        except BlockingIOError:
+            pass
 
 
 def test_without_journald_lines_carry_their_priority(

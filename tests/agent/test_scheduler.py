@@ -14,6 +14,7 @@ from agent.core.errors import SourceError, SourceMissing
 from agent.core.model import Failed, Group, Reading, Tick, gauge
 from agent.scheduler import Scheduler
 from agent.timetable import Task
+from tests.core.test_isolation import no_thread
 
 VALUE = Group("value", (gauge("n", "count", "Runs so far.", influx="n"),), ("of",))
 START = 1_700_000_000  # a multiple of 5, not of 30
@@ -175,7 +176,7 @@ async def test_a_stuck_collector_is_left_behind_and_never_started_twice() -> Non
             gate.wait()
         return [VALUE.row(("x",), (run,))]
 
-    stuck = Source("stuck", behave=hang, timeout=0.02)
+    stuck = Source("stuck", behave=hang, timeout=0.5)
     async with running(stuck, Source("after", 1.0)) as run:
         await run.clock.advance(1)
         assert await eventually(hung.is_set)
@@ -192,6 +193,66 @@ async def test_a_stuck_collector_is_left_behind_and_never_started_twice() -> Non
         assert run.slots("stuck") == [0, 7], "it is back, and what it said too late is not used"
 
 
+async def test_where_no_thread_can_be_had_collectors_fail_and_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", no_thread)
+        async with running(Source("a"), Source("b")) as run:
+            await run.advance(2)
+            stats = run.scheduler.tasks["a"].stats
+            assert (stats.failures, stats.error) == (3, "no thread to run on: can't start new thread")
+            crowded.undo()
+            await run.advance(2)
+            assert run.slots("a") == run.slots("b") == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        (Reading(VALUE, ("x",), (1, 2)), "TypeError: value: 2 values; give a tuple of 1 for n"),
+        (Reading(VALUE, (), (1,)), "TypeError: value: tags are (); give a tuple of texts for of"),
+        (Reading(VALUE, ["x"], (1,)), "TypeError: value: tags are ['x']; give a tuple of texts for of"),  # type: ignore[arg-type]
+        (
+            Reading(VALUE, ("x",), ("1",)),
+            "TypeError: value: n is '1', a str; give an int, float or bool, or None where it is absent",
+        ),
+    ],
+)
+async def test_a_reading_that_is_not_as_declared_is_that_collectors_failure(reading: Reading, said: str) -> None:
+    async with running(Source("before"), Source("bad", behave=lambda run: [reading]), Source("after")) as run:
+        await run.advance(2)
+        assert run.slots("before") == run.slots("after") == [0, 1, 2]
+        assert run.slots("bad") == []
+        assert run.scheduler.tasks["bad"].stats.error == said
+
+
+async def test_readings_that_nobody_can_take_are_that_collectors_failure() -> None:
+    async with running(Source("before"), Source("bad"), Source("after")) as run:
+        take = run.scheduler._publish
+
+        def choosy(tick: Tick, fresh_until: float) -> None:
+            if tick.collector == "bad":
+                raise OverflowError("too large")
+            take(tick, fresh_until)
+
+        run.scheduler._publish = choosy
+        await run.advance(2)
+        assert run.slots("before") == run.slots("after") == [0, 1, 2]
+        assert run.scheduler.tasks["bad"].stats.error == "OverflowError: too large"
+
+
+async def test_a_collector_that_waits_for_others_is_late() -> None:
+    def slow(run: int) -> list[Reading]:
+        threading.Event().wait(0.05)
+        return []
+
+    async with running(Source("a", 1.0, slow), Source("behind", 5.0)) as run:
+        await run.advance(5)
+        assert run.scheduler.tasks["behind"].stats.lateness_s >= 0.05
+        assert run.scheduler.tasks["a"].stats.lateness_s < run.scheduler.tasks["behind"].stats.lateness_s
+
+
 async def test_all_are_tried_once_each_has_run_failed_or_missed_its_deadline() -> None:
     def broken(run: int) -> list[Reading]:
         raise SourceError("/proc/meminfo: permission denied")
@@ -206,7 +267,7 @@ async def test_all_are_tried_once_each_has_run_failed_or_missed_its_deadline() -
         gate.wait()
         return []
 
-    async with running(Source("stuck", behave=hang, timeout=0.02)) as run:
+    async with running(Source("stuck", behave=hang, timeout=0.5)) as run:
         assert run.scheduler.has_tried_all
         assert run.scheduler.tasks["stuck"].stats.runs == 0
         gate.set()

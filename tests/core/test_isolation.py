@@ -26,7 +26,7 @@ async def test_an_exception_is_raised_where_the_call_was_made() -> None:
 async def test_a_stuck_call_costs_one_thread_and_refuses_others_until_it_is_back() -> None:
     worker, gate, before = Worker("stuck"), threading.Event(), threading.active_count()
     with pytest.raises(TimeoutError):
-        await worker.call(gate.wait, 0.01)
+        await worker.call(gate.wait, 0.5)
     for _ in range(20):
         with pytest.raises(TimeoutError, match="an earlier call has not come back"):
             await worker.call(lambda: 1, 5)
@@ -46,6 +46,57 @@ async def test_a_cancelled_call_is_not_waited_for() -> None:
         await call
     gate.set()
     worker.close()
+
+
+async def test_a_call_whose_end_comes_with_its_cancelling_is_cancelled() -> None:
+    worker, ended = Worker("cancelled"), threading.Event()
+
+    async def calling() -> None:
+        await worker.call(ended.set, 60)
+        pytest.fail("went on")
+
+    call = asyncio.create_task(calling())
+    await asyncio.sleep(0)
+    assert ended.wait(5)  # the loop is busy: it has not heard of the end when it is told to cancel
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await worker.call(lambda: "again", 5) == "again"
+    worker.close()
+
+
+async def test_where_no_thread_can_be_had_a_call_fails_and_a_later_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker("crowded")
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(TimeoutError, match="crowded: can't start new thread"):
+            await worker.call(lambda: 1, 5)
+    assert await worker.call(lambda: "again", 5) == "again"
+    worker.close()
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_what_has_not_begun_is_taken_back_and_never_done() -> None:
+    done: list[str] = []
+    batch = Batch(deque([Job(lambda: done.append("job"), 5)]), lambda: done.append("batch"))
+    assert batch.withdraw()
+    assert not batch.withdraw()
+    assert batch.work()
+    assert done == ["batch"]
+
+
+def test_a_job_that_ends_at_its_deadline_is_no_stuck_one() -> None:
+    job = Job(lambda: None, 0)
+    batch = Batch(deque([job]), lambda: None)
+    job.run = lambda: setattr(job, "finished_at", 1.0) or answers.append(batch.abandon(job))
+    answers: list[object] = []
+    assert batch.work()
+    assert answers == [None]
 
 
 def test_jobs_behind_a_stuck_one_are_given_back_in_order() -> None:

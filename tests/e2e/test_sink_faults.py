@@ -89,7 +89,8 @@ def config(stage: Stage, *, is_mended: bool, certificate: Certificate) -> str:
     sinks["expired"] += f", verify_tls: {'false' if is_mended else 'true'}, ca_file: {certificate.authority}"
     sinks["no_database"] = by_v1(stage.influxdb1.url, "later")
     sinks["no_name"] = by_v1(stage.store.url if is_mended else "http://no-such-name.invalid:1", "no_name")
-    lines = "\n".join(f"  {name}: {{{sink}, flush_interval: 1s, timeout: 1s}}" for name, sink in sinks.items())
+    sinks = {name: sink + ("" if name == "healthy" else ", timeout: 1s") for name, sink in sinks.items()}
+    lines = "\n".join(f"  {name}: {{{sink}, flush_interval: 1s}}" for name, sink in sinks.items())
     return f"hostname: {HOST}\n{FEW_COLLECTORS}\nsinks:\n  stdout: {{flush_interval: 1s}}\n{lines}\n"
 
 
