@@ -79,6 +79,8 @@ class Unpacker:
 
     def times(self, first_ms: int, last_ms: int, rows: int, data: bytes) -> array[int]:
         """The time of every row. Raise DamagedError."""
+        if not 1 <= rows <= MOST_BYTES // _WIDTH or last_ms - first_ms < rows - 1:
+            raise DamagedError(f"{rows} rows from {first_ms} to {last_ms}")
         if not data:
             step = (last_ms - first_ms) // (rows - 1) if rows > 1 else 1
             return array("q", range(first_ms, first_ms + rows * step, step))
@@ -92,10 +94,13 @@ class Unpacker:
 
     def constants(self, data: bytes, columns: int) -> Constants:
         """The constant columns of a block. Raise DamagedError."""
-        params = zstandard.get_frame_parameters(data) if data[:4] == zstandard.FRAME_HEADER else None
-        if params is None or params.content_size < columns:
+        try:
+            size = zstandard.get_frame_parameters(data).content_size
+        except zstandard.ZstdError as error:
+            raise DamagedError(f"no constants: {error}") from error
+        if size < columns:
             raise DamagedError("no constants")
-        found = self._bytes(data, params.content_size)
+        found = self._bytes(data, size)
         mask = found[:columns]
         if len(found) != columns + mask.count(1) * _WIDTH:
             raise DamagedError("constants of another layout")
@@ -136,9 +141,9 @@ def layout_bytes(layout: Layout) -> bytes:
     return array("I", layout.series).tobytes()
 
 
-def layout_from(data: bytes) -> Layout:
+def layout_from(data: bytes | None) -> Layout:
     """The layout of those numbers. Raise DamagedError."""
-    if len(data) % 4:
+    if data is None or len(data) % 4:
         raise DamagedError("a layout cut short")
     numbers = array("I")
     numbers.frombytes(data)

@@ -18,6 +18,7 @@ from agent.core.clock import NS, Clock
 from agent.core.labels import Labels, Matcher, value_of
 from agent.core.model import Tick
 from agent.core.query import DEFAULT_LIMITS, Limits, Querier, Result
+from sinks.history.chunks import DamagedError
 from sinks.history.head import Head
 from sinks.history.naming import Metric, Names
 from sinks.history.options import MOST_UNFLUSHED_S, HistoryOptions
@@ -149,7 +150,7 @@ class History:
                         raise
                     self._store.is_suspect = True
                     self._write()
-            except (StoreError, sqlite3.Error) as error:
+            except (StoreError, DamagedError, sqlite3.Error) as error:
                 self._failed(str(error) if isinstance(error, StoreError) else f"history: {self._store.path}: {error}")
                 self._store.close_writer()  # a disk that was read-only is found writable only by a new connection
                 self._head.trim()

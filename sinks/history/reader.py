@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sinks.history.chunks import Constants, Unpacker, layout_from
+from sinks.history.chunks import Constants, DamagedError, Unpacker, layout_from
 from sinks.history.columns import Block, Layout, collapsed
 from sinks.history.schema import PARTS_PER_BLOCK
 from sinks.history.tiers import KINDS, RAW, Tier
@@ -17,8 +17,9 @@ from sinks.history.tiers import KINDS, RAW, Tier
 PART_COLUMNS: Final = {0: 8, 1: 16 * KINDS, 2: 16 * KINDS}  # by tier; fewer read faster, more pack better
 _MOST_LAYOUTS: Final = 256  # remembered
 
+# A damaged file may call a blob a text, and SQLite then refuses the whole query for its letters: hence the CAST.
 _BLOCKS = (
-    "SELECT id, layout, since_ms, first_ms, last_ms, rows, times, constants FROM block"
+    "SELECT id, layout, since_ms, first_ms, last_ms, rows, CAST(times AS BLOB), CAST(constants AS BLOB) FROM block"
     " WHERE tier = ? AND source = ? AND last_ms >= ? AND first_ms <= ? ORDER BY first_ms, id"
 )
 
@@ -48,7 +49,7 @@ class Stretch:
 
 
 class Reader:
-    """Blocks and columns out of one connection. Raises sqlite3.Error and DamagedError."""
+    """Blocks and columns out of one connection. Raises sqlite3.Error; `columns` and `block` DamagedError too."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -62,10 +63,19 @@ class Reader:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def stretches(self, tier: Tier, source: int, start_ms: int, end_ms: int) -> list[Stretch]:
-        """What is to be read of a source in [start, end], in order of time, never the same moment twice."""
-        rows = self.connection.execute(_BLOCKS, (tier.number, source, start_ms, end_ms)).fetchall()
-        blocks = [self._stored(tier.number, row) for row in rows]
+    def stretches(
+        self, tier: Tier, source: int, start_ms: int, end_ms: int, on_damage: Callable[[DamagedError], None]
+    ) -> list[Stretch]:
+        """What is to be read of a source in [start, end], in order of time, never the same moment twice.
+
+        `on_damage` is told of each block that cannot be read; it is left out, and hides no other.
+        """
+        blocks = []
+        for row in self.connection.execute(_BLOCKS, (tier.number, source, start_ms, end_ms)).fetchall():
+            try:
+                blocks.append(self._stored(tier.number, row))
+            except DamagedError as error:
+                on_damage(error)
         found = []
         for low_ms, high_ms, block in _visible(blocks):
             low = bisect_left(block.times, max(low_ms, start_ms))
@@ -74,8 +84,11 @@ class Reader:
                 found.append(Stretch(block, low, high))
         return found
 
-    def _stored(self, tier: int, row: tuple[int, int, int, int, int, int, bytes, bytes]) -> Stored:
+    def _stored(self, tier: int, row: tuple[Any, ...]) -> Stored:
+        """The block of a row. Raise DamagedError."""
         number, layout_id, since_ms, first_ms, last_ms, rows, times, constants = row
+        if [*map(type, row)] != [int] * 6 + [bytes] * 2:
+            raise DamagedError("a block whose columns are not what they should be")
         layout = self._layout(layout_id)
         width = len(layout.series) * (1 if tier == RAW.number else KINDS)
         return Stored(number, tier, layout, since_ms, first_ms, last_ms, rows,
@@ -85,10 +98,10 @@ class Reader:
     def _layout(self, number: int) -> Layout:
         known = self._layouts.get(number)
         if known is None:
-            row = self.connection.execute("SELECT series FROM layout WHERE id = ?", (number,)).fetchone()
+            row = self.connection.execute("SELECT CAST(series AS BLOB) FROM layout WHERE id = ?", (number,)).fetchone()
             if len(self._layouts) >= _MOST_LAYOUTS:
                 self._layouts.clear()
-            known = self._layouts[number] = layout_from(row[0] if row else b"")
+            known = self._layouts[number] = layout_from(row[0] if row else None)
         return known
 
     def columns(self, block: Stored, places: Sequence[int]) -> list[bytes]:
@@ -106,10 +119,10 @@ class Reader:
                 by_part.setdefault(part, []).append((place, within))
         for part, wanted in by_part.items():
             row = self.connection.execute(
-                "SELECT data FROM part WHERE id = ?", (block.id * PARTS_PER_BLOCK + part,)
+                "SELECT CAST(data AS BLOB) FROM part WHERE id = ?", (block.id * PARTS_PER_BLOCK + part,)
             ).fetchone()
             width = min(size, constants.changing - part * size)
-            data = row[0] if row else b""
+            data = row[0] if row and row[0] else b""
             columns = self._unpacker.columns(data, width, block.rows, [within for _, within in wanted])
             found.update(zip((place for place, _ in wanted), columns, strict=True))
         return [found[place] for place in places]

@@ -171,9 +171,9 @@ class Selection:
         self, reader: Reader, segment: Segment, source: int, before_ms: int, found: dict[int, _Found], budget: Budget
     ) -> None:
         until_ms = min(segment.until_ms, before_ms - 1)
-        for stretch in (
-            reader.stretches(RAW, source, segment.after_ms + 1, until_ms) if until_ms > segment.after_ms else ()
-        ):
+        if until_ms <= segment.after_ms:
+            return
+        for stretch in reader.stretches(RAW, source, segment.after_ms + 1, until_ms, self._damaged):
             try:
                 block = reader.block(stretch, found)
             except DamagedError as error:
@@ -186,7 +186,7 @@ class Selection:
         budget: Budget,
     ) -> None:  # fmt: skip
         lookback_ms = max(hints.lookback_ms, plan.resolution_ms)
-        for stretch in reader.stretches(segment.tier, source, segment.after_ms + 1, segment.until_ms):
+        for stretch in reader.stretches(segment.tier, source, segment.after_ms + 1, segment.until_ms, self._damaged):
             try:
                 block = reader.block(stretch, found)
             except DamagedError as error:

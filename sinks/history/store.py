@@ -90,7 +90,7 @@ class Store:
         self.db = opened.connection
         try:
             return self._load(opened.connection)
-        except (sqlite3.Error, DamagedError, ValueError) as error:
+        except (sqlite3.Error, ValueError) as error:
             if isinstance(error, sqlite3.Error) and not sqlite.is_corrupt(error):
                 self.close()
                 raise StoreError(f"history: {self.path}: {error}") from error
@@ -110,17 +110,20 @@ class Store:
             for number, source, labels in db.execute("SELECT id, source, labels FROM series")
         ]
         for number, tier, source, data, first_ms, last_ms in db.execute(
-            "SELECT id, tier, source, series, first_ms, last_ms FROM layout"
+            "SELECT id, tier, source, CAST(series AS BLOB), first_ms, last_ms FROM layout"
         ):
-            known = KnownLayout(number, tier, source, layout_from(data), first_ms, last_ms)
-            layouts[tier, source, data] = known
+            try:
+                layouts[tier, source, data] = KnownLayout(number, tier, source, layout_from(data), first_ms, last_ms)
+            except DamagedError:
+                self.damaged_blocks += 1  # those that use it can no longer be read; the others can
         for tier, start_ms in db.execute("SELECT tier, start_ms FROM pending"):
             self.pending.setdefault(tier, set()).add(start_ms)
         self.metrics = {name: Metric(*rest) for name, *rest in db.execute("SELECT name, type, help, unit FROM metric")}
         self.layouts = layouts
         (newest_block,) = db.execute("SELECT coalesce(max(id), 0) FROM block").fetchone()
         self._next_block = max(self._next_block, newest_block + 1)  # numbers of deleted rows do not come again
-        self._next_layout = max([self._next_layout - 1, *(one.id for one in layouts.values())]) + 1
+        (newest_layout,) = db.execute("SELECT coalesce(max(id), 0) FROM layout").fetchone()
+        self._next_layout = max(self._next_layout, newest_layout + 1)
         self.last_ms = {number: last_ms for number, _, last_ms in sources}
         self.newest_ms = max(self.last_ms.values(), default=-(2**62))
         self.registry.load([(number, name) for number, name, _ in sources], series)

@@ -76,13 +76,15 @@ class Upkeep:
         reader = self._store.writer
         assert reader is not None
         end_ms = start_ms + tier.window_ms
-        stretches = reader.stretches(finer, source, start_ms + 1, end_ms)
+        stretches = reader.stretches(finer, source, start_ms + 1, end_ms, self._damaged)
         built = self._built(reader, tier, finer, stretches)
         if built is None:
             return
-        old = reader.stretches(tier, source, start_ms + 1, end_ms)
-        for stretch in old:
-            built = united(self._whole(reader, stretch), built)
+        for stretch in reader.stretches(tier, source, start_ms + 1, end_ms, self._damaged):
+            try:
+                built = united(reader.block(stretch, stretch.block.layout.series), built)
+            except DamagedError as error:
+                self._damaged(error)
             _delete(db, [stretch.block.id])
         self._store.insert(db, tier, source, built, start_ms + 1)
 
@@ -94,8 +96,8 @@ class Upkeep:
             for stretch in stretches:
                 try:
                     blocks.append(reader.block(stretch, series[at : at + _BATCH]))
-                except DamagedError:
-                    self._store.damaged_blocks += 1
+                except DamagedError as error:
+                    self._damaged(error)
             if not blocks:
                 continue
             built = from_samples(joined(blocks), tier.step_ms) if finer is RAW else from_buckets(blocks, tier.step_ms)
@@ -103,8 +105,9 @@ class Upkeep:
                 found.append(built)
         return _side_by_side(found)
 
-    def _whole(self, reader: Reader, stretch: Stretch) -> Block:
-        return reader.block(stretch, stretch.block.layout.series)
+    def _damaged(self, _: DamagedError) -> None:
+        """What is left of the window is built all the same."""
+        self._store.damaged_blocks += 1
 
     # -- letting go --------------------------------------------------------------------------------------------------
 

@@ -179,19 +179,89 @@ def test_a_file_damaged_anywhere_never_stops_history(tmp_path: Path, seed: int) 
     again.close()
 
 
-def test_a_damaged_part_is_left_out_and_said_so(tmp_path: Path) -> None:
-    _hour(tmp_path)
-    database = sqlite3.connect(tmp_path / FILE_NAME)
-    (number,) = database.execute("SELECT id FROM part ORDER BY id LIMIT 1 OFFSET 3").fetchone()
-    database.execute("UPDATE part SET data = x'00112233' WHERE id = ?", (number,))
+# What is damaged, and the least samples of 1440 that are still there: a layout takes all the blocks that use it along.
+DAMAGE = {
+    "part": ("UPDATE part SET data = x'00112233' WHERE id = (SELECT id FROM part LIMIT 1 OFFSET 3)", 1200),
+    "times": ("UPDATE block SET times = x'00112233' WHERE id = 3", 1200),
+    "constants": ("UPDATE block SET constants = x'00112233' WHERE id = 3", 1200),
+    "rows": ("UPDATE block SET rows = 0 WHERE id = 3", 1200),
+    "far too many rows": ("UPDATE block SET rows = rows << 40 WHERE id = 3", 1200),
+    "blob called a text": ("UPDATE block SET constants = CAST(x'28b52ffdff' AS TEXT) WHERE id = 3", 1200),
+    "blob that is a number": ("UPDATE block SET times = 7 WHERE id = 3", 1200),
+    "layout cut short": ("UPDATE layout SET series = x'010000' WHERE tier = 0", 0),
+    "layout too long": ("UPDATE layout SET series = series || series WHERE tier = 0", 0),
+    "layout lost": ("DELETE FROM layout WHERE tier = 0", 0),
+}
+
+
+def _damaged(directory: Path, *statements: str) -> None:
+    database = sqlite3.connect(directory / FILE_NAME)
+    for statement in statements:
+        assert database.execute(statement).rowcount, statement
     database.commit()
     database.close()
+
+
+@pytest.mark.parametrize(("statement", "least"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_part_is_left_out_and_said_so(tmp_path: Path, statement: str, least: int) -> None:
+    _hour(tmp_path)
+    _damaged(tmp_path, statement)
     history = opened(tmp_path)
-    answer = history.querier().instant("place_x[2h]", START_MS + 3_600_000)
-    assert 1200 <= sum(len(points.values) for points in answer.matrix()) < 1440
+    answer = history.querier().instant('{__name__=~"place_x|up"}[2h]', START_MS + 3_600_000)
+    found = [points for points in answer.matrix() if dict(points.labels)["__name__"] == "place_x"]
+    assert least <= sum(len(points.values) for points in found) < 1440
     assert any("damaged" in warning for warning in answer.warnings)
     assert history.status().damaged_blocks
     history.close()
+
+
+@pytest.mark.parametrize("statement", [statement for statement, _ in DAMAGE.values()], ids=DAMAGE)
+def test_a_damaged_part_stops_no_write_and_no_tier(tmp_path: Path, statement: str) -> None:
+    """The write builds the window that the damaged block belongs to, now and in the next life."""
+    _hour(tmp_path)
+    _damaged(tmp_path, statement)
+    for first in (3600, 7200):
+        history = opened(tmp_path)
+        for second in range(first, first + 3600, 5):
+            history.append(at(second, {"a": float(second), "b": second % 17 * 0.3}))
+        assert history.write(), history.status().trouble
+        raw, five, _ = history.status().tiers
+        assert raw.newest_ms == START_MS + (first + 3595) * 1000
+        assert five.newest_ms is not None
+        assert five.newest_ms >= START_MS + first * 1000, "the window was built from what is left"
+        assert [second for second, _ in samples(history, "a", start_s=3600)] == list(range(3600, first + 3600, 5))
+        assert history.status().set_aside == ()
+        history.close()
+
+
+@pytest.mark.parametrize("column", ["constants", "times"])
+def test_a_damaged_window_is_replaced_when_it_is_built_again(tmp_path: Path, column: str) -> None:
+    _built_twice(tmp_path, f"UPDATE block SET {column} = x'00112233' WHERE tier = 1")
+
+
+def test_a_window_with_a_damaged_part_is_replaced_when_it_is_built_again(tmp_path: Path) -> None:
+    _built_twice(tmp_path, "UPDATE part SET data = x'00112233' WHERE id >= 65536 * "
+                 "(SELECT max(id) FROM block WHERE tier = 1)")  # fmt: skip
+
+
+def _built_twice(directory: Path, statement: str) -> None:
+    """A clock set back has a window built again; the buckets that were there are damaged meanwhile."""
+    _hour(directory)
+    history = opened(directory)
+    history.append(at(3660, {"a": 3660.0}))
+    history.close()
+    _damaged(directory, statement, f"INSERT INTO pending VALUES (1, {START_MS})")
+    history = opened(directory)
+    assert history.write(), history.status().trouble
+    assert history.status().damaged_blocks
+    history.close()
+    database = sqlite3.connect(directory / FILE_NAME)
+    assert database.execute(f"SELECT * FROM pending WHERE tier = 1 AND start_ms = {START_MS}").fetchall() == []
+    database.close()
+    again = opened(directory, raw=3600.0)
+    answer = again.querier().instant("max_over_time(place_x[1h])", START_MS + 3_600_000)
+    assert max(point.value for point in answer.vector()) == 3595.0
+    again.close()
 
 
 def test_a_newer_file_is_left_alone_and_said_so(tmp_path: Path) -> None:
