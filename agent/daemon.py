@@ -6,7 +6,7 @@ import asyncio
 import faulthandler
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,6 +33,7 @@ from agent.core.clock import NS, Clock, SystemClock
 from agent.core.isolation import call_soon
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
+from agent.ending import end_all
 from agent.health import health_of
 from agent.http.face import HttpFace
 from agent.hub import Hub
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("agent")
 
-FLUSH_AT_STOP_S = 5.0  # with the server's 2 s and the journal's 3 s, the end comes within 10 s
+FLUSH_AT_STOP_S = 5.0
+END_S = 6.0  # all parts side by side; with the journal's 3 s, the end comes within 10 s
 STOP_JOURNAL_S = 3.0
 _FIXED = ("state_dir", "journal", "history", "backup")  # options that a reload cannot change
 
@@ -176,23 +178,32 @@ class Daemon:
             scheduling.cancel()
             commanding.cancel()
             judging.cancel()
-            if self._alerts is not None:
-                await self._alerts.close()
-            await backups.close()
-            await asyncio.gather(copying, return_exceptions=True)
-            await self._http.stop()
-            if remembering is not None and self._history is not None:
+            if remembering is not None:
                 remembering.cancel()
-                await self._history.close()
+            await end_all(self._endings(backups, copying), END_S)
             self._stat_helper.close()
-            if self._sinks is not None:
-                await self._sinks.stop(FLUSH_AT_STOP_S)
             if not await asyncio.to_thread(keeper.stop, STOP_JOURNAL_S):
                 log.error("journal.left_open", reason="the disk does not answer")
         finally:
             await control.stop()
             os.close(lock)
         log.info("agent.stopped")
+
+    def _endings(self, backups: BackupKeeper, copying: asyncio.Task[None]) -> dict[str, Coroutine[Any, Any, object]]:
+        """What each part has to do at the end. The journal is not among them: it writes what they leave."""
+
+        async def end_backups() -> None:
+            await backups.close()
+            await asyncio.gather(copying, return_exceptions=True)
+
+        endings: dict[str, Coroutine[Any, Any, object]] = {"server": self._http.stop(), "backups": end_backups()}
+        if self._alerts is not None:
+            endings["alerting"] = self._alerts.close()
+        if self._history is not None:
+            endings["history"] = self._history.close()
+        if self._sinks is not None:
+            endings["sinks"] = self._sinks.stop(FLUSH_AT_STOP_S)
+        return endings
 
     def _open(self) -> tuple[JournalKeeper, BackupKeeper]:
         """Listen, then open every part, each on those before it. Raise ListenError."""
