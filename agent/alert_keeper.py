@@ -69,7 +69,10 @@ class AlertKeeper:
         dependencies: Dependencies,
         instance: str,
     ) -> None:
-        """`instance`: the name of this host on alerts about the agent. Rules with faults are said and left out."""
+        """`instance`: the name of this host, on alerts about the agent and to receivers that several hosts share.
+
+        Rules with faults are said and left out.
+        """
         self.options = options
         self._rules_dir = rules_dir
         self._clock = clock
@@ -87,6 +90,7 @@ class AlertKeeper:
         self._ahead_ns: int | None = None
         self._trouble = ""
         self._queued = 0
+        self._instance = instance
         self._own_labels = labels_of({"instance": instance})
         recorder: Recorder = history
         self._around = around = Surroundings(labels_of(options.external_labels), options.external_url.rstrip("/"))
@@ -132,7 +136,7 @@ class AlertKeeper:
 
     def _open(self) -> Desk:
         now = self.now()
-        desk = Desk(Book(self._path), self.options.policy(), now)
+        desk = Desk(Book(self._path), self.options.policy(self._instance), now)
         for remark in desk.remarks:
             log.error("alerts.forgotten", what=remark)
         if desk.set_aside:
@@ -280,7 +284,7 @@ class AlertKeeper:
 
     async def try_out(self, receiver: str) -> dict[str, Any]:
         """Send a test to a receiver, past routes and outbox: what was rendered, and what came of it. Raise KeyError."""
-        policy = self.options.policy() if self.desk is None else self.desk.policy
+        policy = self.options.policy(self._instance) if self.desk is None else self.desk.policy
         notifier = policy.notifiers[receiver]
         labels = labels_of({**dict(self._own_labels), "alertname": "Test", "severity": "info"})
         note = sample_notification(receiver, policy, labels, self.now(), uuid.uuid4().hex)
@@ -325,7 +329,7 @@ class AlertKeeper:
 
     async def _take_over(self, options: AlertingOptions, rules: RuleSet) -> None:
         await self._opened.wait()
-        await self.on_desk(lambda desk: desk.reload(options.policy(), self.now()))
+        await self.on_desk(lambda desk: desk.reload(options.policy(self._instance), self.now()))
         await self._call(lambda: self.engine.load(rules.groups, self.now()))
         self._forward_to(self.desk)
         self._wake.set()

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from agent.core.errors import Retryable
@@ -42,7 +42,8 @@ _TIDY_S: Final = 3600.0
 class Policy:
     """Who is told what, when and how. `notifiers` by the name of their receiver; `zone`: of times people read.
 
-    `forwards`: receivers that get all alerts past the routes, because they route by themselves.
+    `source`: this host, as receivers that several hosts tell know it. `forwards`: receivers that get all alerts past
+    the routes, because they route by themselves.
     """
 
     root: Route = NOBODY
@@ -53,6 +54,7 @@ class Policy:
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
     external_url: str = ""
     zone: str = "UTC"
+    source: str = ""
     forwards: tuple[str, ...] = ()
 
     @property
@@ -229,7 +231,12 @@ class Desk:
             names = self._policy.notifiers.keys()
             if (due := self._outbox.next_due(now)) is None or due > now:
                 return []
-            return self._transact(lambda: self._outbox.claim(now, self._policy.summarizing, names), keeps=False)
+            claimed = self._transact(lambda: self._outbox.claim(now, self._policy.summarizing, names), keeps=False)
+            return [one._replace(notification=self._as_sent(one.notification, now)) for one in claimed]
+
+    def _as_sent(self, notification: Notification, now: float) -> Notification:
+        """With who sends it and when, which is known only now: a message may have waited since before an upgrade."""
+        return replace(notification, source=self._policy.source, sent_at=now)
 
     def _has_due(self, now: float) -> bool:
         moments = (self._damper.next_due(), self._dispatcher.next_due() if self.is_settled else None)
@@ -401,6 +408,6 @@ def sample_notification(receiver: str, policy: Policy, labels: Labels, now: floa
         starts_at=now,
     )  # fmt: skip
     return Notification(
-        receiver, "{}:test", (alert,), now, labels, policy.external_url, policy.zone, message_id, kind="test",
-        reason="a test that somebody asked for",
+        receiver, "{}:test", (alert,), now, labels, policy.external_url, policy.zone, policy.source, now, message_id,
+        kind="test", reason="a test that somebody asked for",
     )  # fmt: skip

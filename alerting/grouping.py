@@ -178,8 +178,9 @@ class Dispatcher:
         key = route.group_key(group.labels)
         ordered = tuple(sorted(tell, key=lambda alert: (not alert.is_firing, alert.starts_at, alert.labels)))
         notification = Notification(
-            route.receiver, key, ordered, now, group.labels, self._external_url, self._zone, reason=reason
-        )
+            route.receiver, key, ordered, now, group.labels, self._external_url, self._zone, reason=reason,
+            repeat_interval=route.repeat_interval,
+        )  # fmt: skip
         group.sent_at = now
         for alert in tell:
             if alert.is_firing:

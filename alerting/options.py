@@ -193,8 +193,8 @@ class AlertingOptions:
         """Raise ValueError with the path of the option, when they do not go together."""
         self.policy()
 
-    def policy(self) -> Policy:
-        """Who is told what, when and how. Raise ValueError with the path of the option below `alerting`."""
+    def policy(self, source: str = "") -> Policy:
+        """Who is told what, when and how, by which host. Raise ValueError with the path of the option in `alerting`."""
         intervals = self._intervals()
         notifiers = self._notifiers()
         try:
@@ -221,6 +221,7 @@ class AlertingOptions:
             outbox=self.outbox,
             external_url=self.external_url.rstrip("/"),
             zone=self.zone,
+            source=source,
             forwards=_unrouted(notifiers, root),
         )
 

@@ -11,7 +11,8 @@ from agent.core.options import option
 from agent.core.units import Seconds
 
 _RATE_WINDOW_S: Final = 60.0
-_LONGEST_WAIT_ASKED_S: Final = 600.0  # of a Retry-After; longer ones are taken for this
+_SHORTEST_WAIT_ASKED_S: Final = 1.0  # of a Retry-After; 0, or a moment that is over, is taken for this
+_LONGEST_WAIT_ASKED_S: Final = 600.0  # longer ones are taken for this
 _LASTING_RETRY_S: Final = 600.0  # someone must act first
 
 
@@ -59,12 +60,18 @@ class Pacing:
         """It did not take a message at this attempt. The seconds until the message is tried again."""
         row = self._db.execute("SELECT failures FROM receivers WHERE receiver = ?", (receiver,)).fetchone()
         failures = (row[0] if row else 0) + 1
-        wait = _LASTING_RETRY_S if error.is_lasting else self._backoff(failures)
-        own_wait = self._backoff(attempt)
-        if error.after is not None:
-            wait = own_wait = min(max(error.after, 0.0), _LONGEST_WAIT_ASKED_S)
+        if error.after is None:
+            wait = _LASTING_RETRY_S if error.is_lasting else self._backoff(failures)
+            own_wait = self._backoff(attempt)
+        else:
+            wait, own_wait = self._asked(error.after, failures), self._asked(error.after, attempt)
         self._db.execute("INSERT OR REPLACE INTO receivers VALUES (?, ?, ?)", (receiver, failures, now + wait))
         return max(wait, own_wait)
+
+    def _asked(self, after: float, failures: int) -> float:
+        """The seconds the other side asks for; when it fails again all the same, no fewer than without its advice."""
+        wait = min(max(after, _SHORTEST_WAIT_ASKED_S), _LONGEST_WAIT_ASKED_S)
+        return wait if failures == 1 else max(wait, self._backoff(failures))
 
     def _backoff(self, failures: int) -> float:
         return float(min(self._options.first_retry * 2 ** min(failures - 1, 30), self._options.longest_retry))

@@ -80,7 +80,8 @@ def init(
     click.echo(f"written: {config}{''.join(f', {os.path.dirname(config)}/{name}' for name in files.jobs)}")
     receivers: Mapping[str, Any] = loaded.settings.alerting.receivers
     if receivers and not no_test:
-        _try_out(next(iter(receivers)), loaded.settings.alerting.policy(), loaded.settings.hostname)
+        host = loaded.settings.hostname
+        _try_out(next(iter(receivers)), loaded.settings.alerting.policy(host), host)
     click.echo("next: `systemctl reload vigilhost` where it is installed, else `vigilhost run`")
 
 

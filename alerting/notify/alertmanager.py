@@ -16,6 +16,7 @@ from alerting.notify.message import Alert, Notification, SentReceipt
 from alerting.notify.payload import rfc3339
 
 _AT_ONCE = 64  # alerts in one request, as Prometheus' own queue has it
+_SLACK_S = 24 * 3600.0  # for a message that could not be delivered in time
 
 
 @dataclass(slots=True)
@@ -32,8 +33,9 @@ class Alertmanager:
     can_summarize: ClassVar[bool] = False
 
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
-        # a routed message comes back with its repeat interval at the latest; until then it must not end by itself
-        return self.forward(notification.alerts, notification.at, lasts=24 * 3600.0)
+        # it comes back with its repeat interval at the latest; until then it must not end by itself
+        lasts = notification.repeat_interval + _SLACK_S
+        return self.forward(notification.alerts, notification.sent_at or notification.at, lasts=lasts)
 
     def forward(
         self, alerts: Iterable[Alert], now: float, interval: float = 0.0, lasts: float | None = None

@@ -14,6 +14,7 @@ from agent.core.secrets import Secret
 from agent.core.units import Seconds
 from alerting.notify import apprise_child, render
 from alerting.notify.child import run_child
+from alerting.notify.masking import masked
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_TEXT = 20_000  # Apprise cuts to what the service takes
@@ -37,7 +38,7 @@ class Apprise:
         # -I: the directory of the script, where an email.py lies, must not become importable
         argv = [self.python or sys.executable, "-I", str(Path(apprise_child.__file__))]
         status, said = run_child(argv, json.dumps(message).encode(), self.deadline)
-        said = said.replace(self.url.reveal(), "***")
+        said = masked(said, (self.url,))
         if status == 0:
             return SentReceipt(detail="sent by apprise")
         if status in apprise_child.FINAL:

@@ -39,9 +39,8 @@ class Discord:
             try:
                 answer = self._call("PATCH", f"{url}/messages/{previous}", message)
                 return SentReceipt(previous, "edited", _rest(answer))
-            except Rejected as error:
-                if error.kind != "http_404":  # someone deleted it: post anew
-                    raise
+            except Rejected:
+                pass  # deleted, or another channel's: the post that follows says what is really wrong
         answer = self._call("POST", f"{url}?wait=true", message)
         told = answer.told()
         return SentReceipt(str(told["id"]) if "id" in told else None, "posted", _rest(answer))

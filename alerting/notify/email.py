@@ -19,6 +19,7 @@ from alerting.notify import mail_page, render
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_TEXT = 200_000
+_LOGIN_CODES = frozenset({530, 534, 535, 538})  # RFC 4954: of a login that is missing or not taken
 
 
 @dataclass(slots=True)
@@ -49,8 +50,11 @@ class Email:
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
         message = self._message(notification)
         try:
-            with self._connected() as connection:
+            connection = self._connected()
+            try:
                 refused = connection.send_message(message)
+            finally:
+                _leave(connection)
         except (smtplib.SMTPException, OSError, ssl.SSLError) as error:
             raise self._failure(error) from error
         lost = f", but not by {', '.join(sorted(refused))}" if refused else ""
@@ -96,6 +100,8 @@ class Email:
             reason = next((said for _, said in error.recipients.values()), "")
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
         message = f"{where}: {render.one_line(text)}"
+        if _LOGIN_CODES.intersection(codes):  # a password is changed, or an account unlocked: the mail can wait for it
+            return Retryable(message, kind=f"smtp_{codes[0]}", is_lasting=True)
         if codes and all(500 <= code < 600 for code in codes):
             return Rejected(message, kind=f"smtp_{codes[0]}")
         return Retryable(message, kind=f"smtp_{codes[0]}" if codes else "network")
@@ -118,6 +124,14 @@ class Email:
         message.set_content(_text(notification))
         message.add_alternative(mail_page.page(notification), subtype="html")
         return message
+
+
+def _leave(connection: smtplib.SMTP) -> None:
+    """End the session. What the server says to that is no matter: it has taken the mail by now, or has not."""
+    try:
+        connection.quit()
+    except (smtplib.SMTPException, OSError):
+        connection.close()
 
 
 def _text(notification: Notification) -> str:

@@ -12,8 +12,10 @@ from typing import ClassVar
 
 from agent.core.errors import Rejected, Retryable
 from agent.core.options import option, required
+from agent.core.secrets import Secret
 from agent.core.units import Seconds
 from alerting.notify.child import run_child
+from alerting.notify.masking import masked
 from alerting.notify.message import Notification, SentReceipt
 from alerting.notify.payload import exec_json
 
@@ -25,7 +27,7 @@ class Exec:
     """A command as a list of arguments, never through a shell."""
 
     command: list[str] = required("Program (an absolute path) and its arguments.", example="[/usr/local/bin/page-me]")
-    environment: dict[str, str] = option(dict, "Variables it gets besides PATH and LANG.")
+    environment: dict[str, Secret] = option(dict, "Variables it gets besides PATH and LANG.")
     deadline: Seconds = option(30.0, "After this long it is ended, with all it started.", minimum=0.1)
 
     kind: ClassVar[str] = "exec"
@@ -39,11 +41,13 @@ class Exec:
 
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
         check_owner(self.command[0])
-        status, said = run_child(self.command, exec_json(notification), self.deadline, self.environment)
+        environment = {name: value.reveal() for name, value in self.environment.items()}
+        status, said = run_child(self.command, exec_json(notification), self.deadline, environment)
         if status is None:
             raise Retryable(f"exec: {self.command[0]} took longer than {self.deadline:g} s", kind="deadline")
         if status == 0:
             return SentReceipt(detail="exit status 0")
+        said = masked(said, self.environment.values())
         message = f"exec: {self.command[0]} exited {status}: {said}".rstrip(": ")
         if status in _FINAL:
             raise Rejected(message, kind=f"exit_{status}")

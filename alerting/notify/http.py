@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from agent.core.errors import Rejected, Retryable
 from agent.core.secrets import Secret
+from alerting.notify.masking import masked
 
 _MOST_ANSWER_BYTES = 65_536
 _SHOWN_OF_AN_ERROR = 200
-_SHORTEST_SECRET = 6  # characters; shorter parts of an address are words such as `hooks`
 _WORTH_RETRYING = frozenset({408, 425, 429})
 
 
@@ -136,13 +136,4 @@ def _until(text: str) -> float | None:
 
 def _shown(answer: Answer, secrets: Iterable[Secret]) -> str:
     text = " ".join(answer.body[:4096].decode("utf-8", "replace").split())
-    for word in sorted({word for secret in secrets for word in _secret_words(secret)}, key=len, reverse=True):
-        text = text.replace(word, "***")
-    return text[:_SHOWN_OF_AN_ERROR]
-
-
-def _secret_words(secret: Secret) -> list[str]:
-    """The secret, and of an address its parts too: a server may say which path it does not know."""
-    text = secret.reveal()
-    parts = urlsplit(text).path.split("/") + urlsplit(text).query.split("&") if "://" in text else [text]
-    return [part for part in (text, *parts) if len(part) >= _SHORTEST_SECRET or (part == text and text)]
+    return masked(text, secrets)[:_SHOWN_OF_AN_ERROR]

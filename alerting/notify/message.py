@@ -110,10 +110,13 @@ class Notification:
     group_labels: Labels = ()
     external_url: str = ""
     zone: str = "UTC"  # of the times people read
+    source: str = ""  # the host that tells it; set as it is sent
+    sent_at: float = 0.0  # of this attempt to send it; set as it is sent
     message_id: str = ""  # stable over every attempt to send it; set by the outbox
     kind: Kind = "alerts"
     reason: str = ""  # one sentence: why it is sent now
     truncated_alerts: int = 0  # left out of `alerts` because there were too many
+    repeat_interval: float = 0.0  # seconds until it comes again while nothing changes
     entries: tuple[DigestEntry, ...] = ()  # of a digest
     notes: tuple[DigestNote, ...] = ()  # of a digest
 
@@ -140,8 +143,8 @@ class Notification:
 
     @property
     def thread_id(self) -> str:
-        """Receiver and group in 16 hex digits: what incidents, threads and topics are told apart by."""
-        return fingerprint((("group", self.group_key), ("receiver", self.receiver)))
+        """Host, receiver and group in 16 hex digits: what threads are told apart by, where hosts share a receiver."""
+        return fingerprint((("group", self.group_key), ("receiver", self.receiver), ("source", self.source)))
 
 
 def common(sets: Iterable[Labels]) -> Labels:

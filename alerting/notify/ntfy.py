@@ -14,6 +14,7 @@ from alerting.notify.http import check, post_json
 from alerting.notify.message import Notification, SentReceipt
 
 _LONGEST_MESSAGE_BYTES = 4096
+_GRAVEST = frozenset({"critical", "page"})
 
 
 @dataclass(slots=True)
@@ -23,7 +24,7 @@ class Ntfy:
     topic: str = required("Topic to publish to.", example="my-hosts-2f9c")
     server_url: str = option("https://ntfy.sh", "The server.")
     token: Secret = option(Secret(""), "Access token, where the topic is protected.")
-    priority: int = option(4, "Priority of firing alerts, 1 to 5; critical ones have 5.", minimum=1, maximum=5)
+    priority: int = option(4, "Priority of firing alerts, 1 to 5; those critical or page have 5.", minimum=1, maximum=5)
     ca_file: str = option("", "Certificate authority to trust instead of the system's.")
     deadline: Seconds = option(15.0, "Longest time for one request.", minimum=1.0)
 
@@ -43,7 +44,7 @@ class Ntfy:
 
     def _message(self, notification: Notification) -> dict[str, Any]:
         is_firing = notification.status == "firing" and notification.kind != "digest"
-        is_critical = any(value_of(alert.labels, "severity") == "critical" for alert in notification.firing)
+        is_critical = any(value_of(alert.labels, "severity") in _GRAVEST for alert in notification.firing)
         message: dict[str, Any] = {
             "topic": self.topic,
             "title": render.title(notification),

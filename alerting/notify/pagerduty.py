@@ -1,4 +1,4 @@
-"""PagerDuty, Events API v2: one incident a group, closed when the group is over.
+"""PagerDuty, Events API v2: one incident a host and group, closed when the group is over.
 
 Limits (PagerDuty's reference): dedup_key 255 characters, summary 1,024, the whole event 512 KB.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from alerting.notify.payload import rfc3339
 
 _SEVERITIES = {"critical": "critical", "page": "critical", "error": "error", "warning": "warning", "info": "info"}
 _LONGEST_SUMMARY, _LONGEST_DETAILS = 1024, 400_000
+_KEY = re.compile(r"[0-9a-f]{64}")  # of ours
 
 
 @dataclass(slots=True)
@@ -36,18 +38,20 @@ class PagerDuty:
     kind: ClassVar[str] = "pagerduty"
     can_summarize: ClassVar[bool] = False
 
-    def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
-        event = self._event(notification) | {"routing_key": self.routing_key.reveal()}
+    def send(self, notification: Notification, previous: str | None) -> SentReceipt:
+        # an incident is closed under the key that opened it, whatever the host was called then
+        key = previous if previous and _KEY.fullmatch(previous) else dedup_key(notification)
+        event = self._event(notification, key) | {"routing_key": self.routing_key.reveal()}
         answer = check(
             "pagerduty", post_json(self.api_url, event, self.deadline, ca_file=self.ca_file), (self.routing_key,)
         )
-        return SentReceipt(dedup_key(notification), f"http status {answer.status}")
+        return SentReceipt(key, f"http status {answer.status}")
 
     def preview(self, notification: Notification) -> str:
-        return json.dumps(self._event(notification), indent=2, ensure_ascii=False)
+        return json.dumps(self._event(notification, dedup_key(notification)), indent=2, ensure_ascii=False)
 
-    def _event(self, notification: Notification) -> dict[str, Any]:
-        event: dict[str, Any] = {"dedup_key": dedup_key(notification)}
+    def _event(self, notification: Notification, key: str) -> dict[str, Any]:
+        event: dict[str, Any] = {"dedup_key": key}
         if notification.status == "resolved" and notification.kind != "digest":
             return event | {"event_action": "resolve"}
         words = [value_of(alert.labels, "severity").lower() for alert in notification.firing]
@@ -56,7 +60,7 @@ class PagerDuty:
         labels = notification.common_labels
         payload = {
             "summary": render.shorten(render.title(notification), _LONGEST_SUMMARY),
-            "source": value_of(labels, "instance") or "vigilhost",
+            "source": value_of(labels, "instance") or notification.source or "vigilhost",
             "severity": min(known, key=order.index, default=self.default_severity),
             "timestamp": rfc3339(min((alert.starts_at for alert in notification.firing), default=notification.at)),
             "group": value_of(labels, "job"),
@@ -76,5 +80,8 @@ class PagerDuty:
 
 
 def dedup_key(notification: Notification) -> str:
-    """The same for every message about a group, so that trigger and resolve meet: SHA-256 of the group key."""
-    return hashlib.sha256(notification.group_key.encode("utf-8", "replace")).hexdigest()
+    """The same for every message of a host about a group, so that trigger and resolve meet.
+
+    SHA-256 of host and group key: group keys hold no host where a route groups by none, and hosts share a service.
+    """
+    return hashlib.sha256(f"{notification.source}\n{notification.group_key}".encode("utf-8", "replace")).hexdigest()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.core.labels import Labels
-from alerting.notify.message import Alert, Notification
+from alerting.notify.message import Alert, DigestEntry, DigestNote, Notification
 from alerting.templates.expander import Helpers, Template
 from alerting.templates.values import MethodList, MethodMap, StringMap, Struct, Time
 
@@ -22,9 +22,13 @@ def rfc3339(moment: float) -> str:
 
 
 def webhook_json(notification: Notification, most_alerts: int = 0) -> dict[str, Any]:
-    """Alertmanager's webhook body. `most_alerts`: beyond them alerts are only counted; 0 is no limit."""
+    """Alertmanager's webhook body; a digest, which Alertmanager has not, says more beside.
+
+    `most_alerts`: beyond them alerts are only counted; 0 is no limit.
+    """
     alerts = [*notification.firing, *notification.resolved]
     shown = alerts[:most_alerts] if most_alerts else alerts
+    more = _digest_json(notification) if notification.kind == "digest" else {}
     return {
         "receiver": notification.receiver,
         "status": notification.status,
@@ -36,6 +40,19 @@ def webhook_json(notification: Notification, most_alerts: int = 0) -> dict[str, 
         "version": "4",
         "groupKey": notification.group_key,
         "truncatedAlerts": notification.truncated_alerts + len(alerts) - len(shown),
+        **more,
+    }
+
+
+def _digest_json(notification: Notification) -> dict[str, Any]:
+    """What was over as well, how often, and the notes."""
+    return {
+        "kind": notification.kind,
+        "digest": [
+            alert_json(entry.alert) | {"fired": entry.fired, "resolved": entry.resolved}
+            for entry in notification.entries
+        ],
+        "notes": [{"at": rfc3339(note.at), "good": note.is_good, "text": note.text} for note in notification.notes],
     }
 
 
@@ -54,16 +71,11 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 
 def exec_json(notification: Notification) -> bytes:
     """The webhook body and what Alertmanager's has not: for scripts of ours."""
-    digest = {
-        "digest": [
-            alert_json(entry.alert) | {"fired": entry.fired, "resolved": entry.resolved}
-            for entry in notification.entries
-        ],
-        "notes": [{"at": rfc3339(note.at), "good": note.is_good, "text": note.text} for note in notification.notes],
-    }
-    extra = digest if notification.kind == "digest" else {}
-    body = webhook_json(notification) | {"kind": notification.kind, "reason": notification.reason} | extra
-    return json.dumps(body | {"messageId": notification.message_id}, ensure_ascii=False).encode("utf-8", "replace")
+    body = webhook_json(notification) | {
+        "kind": notification.kind, "reason": notification.reason, "source": notification.source,
+        "messageId": notification.message_id,
+    }  # fmt: skip
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def expand(template: Template, notification: Notification) -> str:
@@ -82,10 +94,26 @@ def message_data(notification: Notification) -> Struct:
         "CommonAnnotations": _pairs(notification.common_annotations),
         "ExternalURL": notification.external_url,
         "GroupKey": notification.group_key,
+        "Source": notification.source,
         "Reason": notification.reason,
         "Kind": notification.kind,
         "TruncatedAlerts": notification.truncated_alerts,
+        "Entries": [_entry(entry) for entry in notification.entries],
+        "Notes": [_note(note) for note in notification.notes],
     })  # fmt: skip
+
+
+def _entry(entry: DigestEntry) -> Struct:
+    return Struct("template.Entry", {
+        "Alert": _alert(entry.alert),
+        "Fired": entry.fired,
+        "Resolved": entry.resolved,
+        "FirstAt": _time(entry.first_at),
+    })  # fmt: skip
+
+
+def _note(note: DigestNote) -> Struct:
+    return Struct("template.Note", {"At": _time(note.at), "Good": note.is_good, "Text": note.text})
 
 
 def _alerts(alerts: Sequence[Alert]) -> MethodList:
@@ -97,17 +125,21 @@ def _alerts(alerts: Sequence[Alert]) -> MethodList:
 
 
 def _alert(alert: Alert) -> Struct:
-    ends_at = Time(-62_135_596_800 * 10**9) if alert.ends_at is None else Time(round(alert.ends_at * 1e9))
+    ends_at = Time(-62_135_596_800 * 10**9) if alert.ends_at is None else _time(alert.ends_at)
     return Struct("template.Alert", {
         "Status": alert.state,
         "Labels": _pairs(alert.labels),
         "Annotations": _pairs(alert.annotations),
-        "StartsAt": Time(round(alert.starts_at * 1e9)),
+        "StartsAt": _time(alert.starts_at),
         "EndsAt": ends_at,
         "GeneratorURL": alert.generator_url,
         "Fingerprint": alert.fingerprint,
         "Value": alert.value,
     })  # fmt: skip
+
+
+def _time(moment: float) -> Time:
+    return Time(round(moment * 1e9))
 
 
 def _pairs(labels: Labels) -> MethodMap:

@@ -7,6 +7,7 @@ issue 2509).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ _LONGEST_HEADER = 150
 _LONGEST_MESSAGE = 10_000  # of all sections together
 _PASSING = frozenset({"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable",
                       "request_timeout"})  # fmt: skip
-_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
+_MESSAGE = re.compile(r"([A-Z0-9]+) ([0-9]+\.[0-9]+)(?: (.*))?")  # its channel's id, its ts, our `channel`
 
 
 @dataclass(slots=True)
@@ -53,26 +54,28 @@ class Slack:
         if self.webhook_url:
             answer = check("slack", self._post(self.webhook_url.reveal(), message), (self.webhook_url,))
             return SentReceipt(detail=f"http status {answer.status}", rest=_REST_S)
-        if previous and self._update(previous, message):
-            channel, _, stamp = previous.partition(" ")
-            reply = {"channel": channel, "thread_ts": stamp, "reply_broadcast": notification.status == "firing"}
-            self._call("chat.postMessage", reply | {"text": render.title(notification)})
+        if previous and self._update(previous, message, notification):
             return SentReceipt(previous, "updated", _REST_S)
         told = self._call("chat.postMessage", {"channel": self.channel, **message})
-        return SentReceipt(f"{told.get('channel')} {told.get('ts')}", "posted", _REST_S)
+        return SentReceipt(f"{told.get('channel')} {told.get('ts')} {self.channel}", "posted", _REST_S)
 
     def preview(self, notification: Notification) -> str:
         return f"{render.title(notification)}\n\n{render.text(notification, _LONGEST_SECTION)}"
 
-    def _update(self, previous: str, message: dict[str, Any]) -> bool:
-        """False when the message is no longer there."""
-        channel, _, stamp = previous.partition(" ")
+    def _update(self, previous: str, message: dict[str, Any], notification: Notification) -> bool:
+        """Bring our message up to date and say so in its thread. False where that cannot be: it is told anew.
+
+        `previous` may be another service's or of another channel, where the receiver was changed meanwhile.
+        """
+        found = _MESSAGE.fullmatch(previous)
+        if found is None or found[3] not in {None, self.channel}:
+            return False
+        reply = {"thread_ts": found[2], "reply_broadcast": notification.status == "firing"}
         try:
-            self._call("chat.update", {"channel": channel, "ts": stamp, **message})
-        except Rejected as error:
-            if error.kind in _GONE:
-                return False
-            raise
+            self._call("chat.update", {"channel": found[1], "ts": found[2], **message})
+            self._call("chat.postMessage", {"channel": found[1], "text": render.title(notification), **reply})
+        except Rejected:  # deleted, archived, too old to edit: the post that follows says what is really wrong
+            return False
         return True
 
     def _call(self, method: str, message: dict[str, Any]) -> dict[str, Any]:

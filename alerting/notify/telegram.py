@@ -41,13 +41,25 @@ class Telegram:
         }
         if self.thread_id:
             message["message_thread_id"] = self.thread_id
-        if previous and previous.isdigit():
-            message["reply_parameters"] = {"message_id": int(previous), "allow_sending_without_reply": True}
+        first = self._first_of(previous)
+        if first is not None:
+            message["reply_parameters"] = {"message_id": first, "allow_sending_without_reply": True}
         url = f"{self.api_url}/bot{self.bot_token.reveal()}/sendMessage"
         answer = check("telegram", post_json(url, message, self.deadline, ca_file=self.ca_file), (self.bot_token,))
+        if first is not None:
+            return SentReceipt(previous, "posted", _REST_S)
         result = answer.told().get("result")
-        id = str(result["message_id"]) if isinstance(result, dict) and "message_id" in result else None
-        return SentReceipt(previous or id, "posted", _REST_S)
+        number = result.get("message_id") if isinstance(result, dict) else None
+        return SentReceipt(None if number is None else f"{self._chat} {number}", "posted", _REST_S)
+
+    @property
+    def _chat(self) -> str:
+        return f"{self.chat_id}/{self.thread_id}"
+
+    def _first_of(self, previous: str | None) -> int | None:
+        """The number of the message that `previous` names, where it is one of this chat and not another service's."""
+        chat, _, number = (previous or "").rpartition(" ")
+        return int(number) if chat == self._chat and number.isdecimal() else None
 
     def preview(self, notification: Notification) -> str:
         return html.unescape(telegram_text(notification).replace("<b>", "").replace("</b>", ""))

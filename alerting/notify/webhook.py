@@ -24,7 +24,9 @@ class Webhook:
     """POST to an address. With `hmac_secret` two headers prove origin and age, see `signature`."""
 
     url: Secret = required("Address that takes the POST.", example="https://hooks.example.com/alerts")
-    headers: dict[str, str] = option(dict, "Further request headers.")
+    headers: dict[str, Secret] = option(
+        dict, "Further request headers.", example="{X-Api-Key: {file: /etc/vigilhost/hook.key}}"
+    )
     bearer_token: Secret = option(Secret(""), "Token for `Authorization: Bearer`.")
     hmac_secret: Secret = option(Secret(""), "Key of the signature in X-Vigilhost-Signature.")
     body: str = option("", "Go template of the body; empty: Alertmanager's JSON, version 4.")
@@ -38,18 +40,19 @@ class Webhook:
 
     def send(self, notification: Notification, previous: str | None) -> SentReceipt:  # noqa: ARG002
         body = self._body(notification).encode("utf-8", "replace")
-        headers = {"Content-Type": self.content_type, "User-Agent": "vigilhost", **self.headers,
+        own = {name: value.reveal() for name, value in self.headers.items()}
+        headers = {"Content-Type": self.content_type, "User-Agent": "vigilhost", **own,
                    "X-Vigilhost-Message-Id": notification.message_id}  # fmt: skip
         if self.bearer_token:
             headers["Authorization"] = f"Bearer {self.bearer_token.reveal()}"
         if self.hmac_secret:
-            stamp = str(int(notification.at))
+            stamp = str(int(notification.sent_at))
             headers |= {
                 "X-Vigilhost-Timestamp": stamp,
                 "X-Vigilhost-Signature": signature(self.hmac_secret, stamp, body),
             }
         answer = request("POST", self.url.reveal(), body, headers, self.deadline, self.ca_file)
-        check("webhook", answer, (self.url, self.bearer_token, self.hmac_secret))
+        check("webhook", answer, (self.url, self.bearer_token, self.hmac_secret, *self.headers.values()))
         return SentReceipt(detail=f"http status {answer.status}")
 
     def preview(self, notification: Notification) -> str:

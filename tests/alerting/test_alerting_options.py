@@ -53,6 +53,10 @@ def test_one_receiver_gets_everything_and_what_is_critical_at_once() -> None:
     assert (route.group_wait, policy.root.group_wait) == (0.0, 30.0)
 
 
+def test_the_policy_knows_the_host_it_is_for() -> None:
+    assert read(OPS + "\nroute: {receiver: ops}").options.policy("db1").source == "db1"
+
+
 def test_a_tree_of_routes_with_intervals_inhibition_and_a_digest() -> None:
     text = f"""
 {OPS}

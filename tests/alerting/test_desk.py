@@ -264,6 +264,18 @@ def test_saved_state_that_makes_no_sense_is_said_and_left_out(tmp_path: Path) ->
     assert [remark.split(" of before")[0] for remark in desk.remarks] == ["the flaps", "the silences", "the groups"]
 
 
+def test_a_message_says_which_host_sends_it_and_when_also_one_of_before_an_upgrade(tmp_path: Path) -> None:
+    phone, path = Phone(fails=lambda: Retryable("no answer", kind="network")), tmp_path / "a.sqlite"
+    desk = Desk(Book(str(path)), policy(phone), T0)  # as an agent that knew of no source
+    desk.take([alert(severity="critical")], {}, T0)
+    told(desk, T0, phone)
+    phone.fails = lambda: None
+    desk = Desk(Book(str(path)), policy(phone, source="db1"), T0 + 600)
+    told(desk, T0 + 601, phone)
+    (note,) = phone.got
+    assert (note.source, note.at, note.sent_at) == ("db1", T0, T0 + 601)
+
+
 def test_a_refusal_is_counted_and_explained(tmp_path: Path) -> None:
     phone = Phone(fails=lambda: Rejected("http status 404", kind="http_404"))
     desk = Desk(Book(str(tmp_path / "a.sqlite")), policy(phone), T0)

@@ -91,6 +91,33 @@ def test_the_other_side_may_say_when(error: Retryable, wait: float) -> None:
     assert box.next_due(T0) == T0 + wait
 
 
+@pytest.mark.parametrize("after", [0.0, -3600.0])
+def test_to_be_asked_for_no_wait_at_all_is_no_reason_to_hurry(after: float) -> None:
+    box, waits, now = outbox(first_retry=5, longest_retry=300), [], T0
+    box.put(note(), T0)
+    for _ in range(6):
+        attempt_all(box, now, Retryable("busy", kind="http_429", after=after))
+        due = box.next_due(now)
+        assert due is not None
+        waits.append(due - now)
+        now = due
+    assert waits == [1, 10, 20, 40, 80, 160]
+
+
+def test_a_message_that_is_put_off_again_and_again_slows_down_while_others_go_out() -> None:
+    box, tries = outbox(first_retry=5, rate=1000), 0
+    box.put(note("bad"), T0)
+    for tick in range(400):
+        now = T0 + tick // 2
+        if tick % 2 == 0:
+            box.put(note("good"), now)
+        for one in box.claim(now):
+            is_bad = one.notification.group_key == "bad"
+            tries += is_bad
+            box.done(one, Retryable("busy", kind="http_429", after=0.0) if is_bad else SentReceipt(), now)
+    assert 1 < tries < 8
+
+
 def test_what_is_refused_is_not_tried_again_and_reported() -> None:
     box = outbox()
     box.put(note(), T0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from email.message import EmailMessage
 from pathlib import Path
 
+from alerting.notify.message import Notification
 from tests.e2e.alert_site import watched_queue
 from tests.servers.certificates import make_certificate
 from tests.servers.process import wait_until
@@ -61,6 +62,8 @@ def test_a_breach_becomes_a_mail_and_its_end_another_in_the_same_thread(tmp_path
     assert second["Subject"] == "[RESOLVED] QueueLong db1 critical"
     assert first["Message-ID"] != second["Message-ID"]
     assert first["References"] == second["References"]
+    thread = Notification("ops", '{}:{alertname="QueueLong"}', (), 0.0, source="db1").thread_id
+    assert first["References"].startswith(f"<{thread}.")  # with the host in it, as hosts share a mailbox
     for mail, word in ((first, "FIRING"), (second, "RESOLVED")):
         assert f"{word}: 50 wait" in part(mail, "plain")
         assert "50 wait" in part(mail, "html")

@@ -24,7 +24,8 @@ HOSTILE = '<script>alert("x")</script> & @everyone <!channel> \r\nBcc: x@example
 
 FIRING = Notification(
     "ops", '{}:{alertname="DiskFull"}', (DISK, alert("DiskFull", T0 - 60, instance="db2", severity="critical")), T0,
-    labels_of({"alertname": "DiskFull"}), "http://127.0.0.1:9811", message_id="7f3a", reason="2 new",
+    labels_of({"alertname": "DiskFull"}), "http://127.0.0.1:9811", source="db1", sent_at=T0 + 5, message_id="7f3a",
+    reason="2 new",
 )  # fmt: skip
 RESOLVED = replace(
     FIRING, alerts=tuple(one.resolved(T0 + 60) for one in FIRING.alerts), at=T0 + 61, reason="2 resolved"

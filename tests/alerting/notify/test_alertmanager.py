@@ -104,6 +104,18 @@ def webhook_json_time(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(moment))) + f".{round(moment * 1000) % 1000:03d}Z"
 
 
+def test_a_routed_alert_does_not_end_before_it_is_told_again(real: tuple[alertmanager.Alertmanager, Stub]) -> None:
+    server, _ = real
+    now, week = now_ms(), 7 * 86400.0
+    route = {"receiver": "am", "group_wait": "0s", "repeat_interval": "7d"}
+    groups = Dispatcher(parse_route(route, ["am"], []))
+    groups.update([Alert(labels_of({"alertname": "Weekly"}), starts_at=now)], now)
+    (message,) = sent(groups.due(now))
+    Alertmanager([server.url]).send(replace(message, sent_at=now + 60), None)
+    (held,) = [one for one in server.alerts() if one["labels"]["alertname"] == "Weekly"]
+    assert held["endsAt"] == webhook_json_time(now + 60 + week + 86400)
+
+
 def test_each_of_several_is_told_on_its_own(real: tuple[alertmanager.Alertmanager, Stub]) -> None:
     server, _ = real
     nobody = f"http://127.0.0.1:{free_port()}"
@@ -127,8 +139,9 @@ def hooked(notification: Notification, **options: Any) -> Any:
 
 
 def test_a_webhook_can_be_signed() -> None:
-    call = hooked(FIRING, hmac_secret=Secret("key"), bearer_token=Secret("token"), headers={"X-Team": "ops"})
+    call = hooked(FIRING, hmac_secret=Secret("key"), bearer_token=Secret("token"), headers={"X-Team": Secret("ops")})
     stamp = call.headers["x-vigilhost-timestamp"]
+    assert int(stamp) == FIRING.sent_at != FIRING.at  # not of the decision: the receiver asks for its age
     expected = hmac.new(b"key", stamp.encode() + b"." + call.body, hashlib.sha256).hexdigest()
     assert call.headers["x-vigilhost-signature"] == f"sha256={expected}"
     assert (call.headers["authorization"], call.headers["x-team"]) == ("Bearer token", "ops")
@@ -161,4 +174,34 @@ def test_alerts_beyond_the_most_are_counted() -> None:
 
 
 def test_a_digest_is_a_webhook_too() -> None:
-    assert hooked(DIGEST).json()["groupKey"] == "{}:digest"
+    told = hooked(DIGEST, max_alerts=1).json()
+    assert (told["groupKey"], told["kind"], len(told["alerts"])) == ("{}:digest", "digest", 1)
+    assert [(one["labels"]["alertname"], one["status"], one["fired"]) for one in told["digest"]] == [
+        ("DiskFull", "firing", 3), ("HighLoad", "resolved", 1),
+    ]  # fmt: skip
+    assert told["notes"] == [
+        {"at": "2023-11-14T22:13:20Z", "good": True, "text": "backup etc: 12.3MiB in 4s, verified"},
+        {"at": "2023-11-14T22:13:20Z", "good": False, "text": "backup db: no space left"},
+    ]
+
+
+def test_a_body_of_ones_own_can_tell_a_digest() -> None:
+    body = (
+        "[{{ range $i, $e := .Entries }}{{ if $i }}, {{ end }}"
+        '"{{ $e.Alert.Labels.alertname }} {{ $e.Fired }}/{{ $e.Resolved }} {{ $e.FirstAt.Format "15:04" }}"{{ end }}'
+        '{{ range .Notes }}, "{{ if .Good }}done{{ else }}failed{{ end }}: {{ .Text }}"{{ end }},'
+        " {{ .Source | toJson }}]"
+    )
+    assert hooked(replace(DIGEST, source="db1"), body=body).json() == [
+        "DiskFull 3/2 20:16", "HighLoad 1/1 20:50", "done: backup etc: 12.3MiB in 4s, verified",
+        "failed: backup db: no space left", "db1",
+    ]  # fmt: skip
+
+
+def test_a_header_that_is_a_secret_is_not_shown() -> None:
+    stub = Stub(next_replies=[(403, {}, b"no such key: Token t0ps3cret")])
+    headers = {"X-Api-Key": Secret("Token t0ps3cret")}
+    with stub.serving(), pytest.raises(Rejected) as caught:
+        Webhook(Secret(f"{stub.url}/x"), headers).send(FIRING, None)
+    assert "http status 403: no such key: ***" in str(caught.value)
+    assert stub.calls[0].headers["x-api-key"] == "Token t0ps3cret"

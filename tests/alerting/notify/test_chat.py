@@ -15,7 +15,7 @@ from agent.core.secrets import Secret
 from alerting.notify.discord import Discord
 from alerting.notify.message import Notification, Notifier
 from alerting.notify.ntfy import Ntfy
-from alerting.notify.pagerduty import PagerDuty
+from alerting.notify.pagerduty import PagerDuty, dedup_key
 from alerting.notify.slack import Slack, slack_message
 from alerting.notify.telegram import Telegram
 from alerting.notify.webhook import Webhook
@@ -140,7 +140,7 @@ def test_slacks_bot_turns_its_message_green_and_says_so_in_the_thread() -> None:
     with stub.serving():
         bot = make(stub.url)
         first = bot.send(FIRING, None)
-        assert first.provider_id == "C1 1700000000.000000"
+        assert first.provider_id == "C1 1700000000.000000 #a"
         receipt = bot.send(RESOLVED, first.provider_id)
         assert receipt.provider_id == first.provider_id
     (root, reply) = stub.messages.values()
@@ -151,7 +151,29 @@ def test_slacks_bot_turns_its_message_green_and_says_so_in_the_thread() -> None:
 def test_slacks_bot_posts_anew_when_its_message_was_deleted() -> None:
     stub, make = served("slack bot")
     with stub.serving():
-        assert make(stub.url).send(RESOLVED, "C1 1.0").provider_id == "C1 1700000000.000000"
+        assert make(stub.url).send(RESOLVED, "C1 1.0 #a").provider_id == "C1 1700000000.000000 #a"
+
+
+@pytest.mark.parametrize("error", ["channel_not_found", "not_in_channel", "is_archived", "cant_update_message"])
+@pytest.mark.parametrize("step", [0, 1], ids=["update", "reply"])
+def test_slacks_bot_posts_anew_when_its_message_takes_nothing_more(step: int, error: str) -> None:
+    stub, make = served("slack bot")
+    with stub.serving():
+        bot = make(stub.url)
+        first = bot.send(FIRING, None).provider_id
+        taken = [(200, {}, b'{"ok": true, "channel": "C1", "ts": "1700000000.000000"}')] * step
+        stub.next_replies += [*taken, told({"ok": False, "error": error})]
+        assert bot.send(FIRING, first).detail == "posted"
+    assert stub.calls[-1].json()["channel"] == "#a"
+
+
+def test_slacks_bot_posts_anew_when_it_was_given_another_channel() -> None:
+    stub, _ = served("slack bot")
+    with stub.serving():
+        for channel in ("#a", "#b"):
+            bot = Slack(bot_token=Secret("xoxb-secret"), channel=channel, api_url=f"{stub.url}/api")
+            assert bot.send(FIRING, "C1 1700000000.000000 #a" if channel == "#b" else None).detail == "posted"
+    assert [call.json()["channel"] for call in stub.calls] == ["#a", "#b"]
 
 
 def test_slack_leaves_out_whole_alerts_and_whole_lines_and_counts_them() -> None:
@@ -203,7 +225,9 @@ def test_discord_edits_its_message_when_all_is_over() -> None:
         first = hook.send(FIRING, None)
         hook.send(RESOLVED, first.provider_id)
         assert [message["embeds"][0]["title"] for message in stub.messages.values()] == ["[RESOLVED] DiskFull critical"]
-        assert hook.send(RESOLVED, "deleted").provider_id == "1001"
+        assert hook.send(RESOLVED, "999").provider_id == "1001"
+        stub.next_replies.append(told({"message": "Cannot edit a message authored by another user"}, 403))
+        assert hook.send(RESOLVED, first.provider_id).provider_id == "1002"
 
 
 def test_discord_says_when_its_window_is_used_up() -> None:
@@ -215,10 +239,19 @@ def test_discord_says_when_its_window_is_used_up() -> None:
 
 
 def test_the_id_of_another_services_message_is_no_thread_of_ours() -> None:
-    for name in ("telegram", "discord", "slack bot"):  # a receiver may have changed its kind
+    ids: dict[str, str | None] = {"email": "<7f3a@host.example>", "pagerduty": "f" * 64, "ntfy": "xE73Iyuabi"}
+    for name in ("telegram", "discord", "slack bot", "pagerduty"):  # a receiver may have changed its kind
         stub, make = served(name)
         with stub.serving():
-            assert make(stub.url).send(RESOLVED, "<7f3a@host.example>").detail == "posted"
+            ids[name] = make(stub.url).send(FIRING, None).provider_id
+    for name in ("telegram", "discord", "slack bot"):
+        for kind, id in ids.items():
+            stub, make = served(name)
+            with stub.serving():
+                receipt = make(stub.url).send(RESOLVED, id)
+            if kind != name:
+                assert (receipt.detail, receipt.provider_id == id) == ("posted", False), (name, kind)
+                assert "reply_parameters" not in stub.calls[-1].json()
 
 
 def test_telegram_answers_its_first_message() -> None:
@@ -229,7 +262,16 @@ def test_telegram_answers_its_first_message() -> None:
         assert bot.send(RESOLVED, first.provider_id).provider_id == first.provider_id
     one, two = (call.json() for call in stub.calls)
     assert (one["disable_notification"], two["disable_notification"]) == (False, True)
-    assert two["reply_parameters"]["message_id"] == int(first.provider_id or 0)
+    assert first.provider_id == "-100/0 41"
+    assert two["reply_parameters"]["message_id"] == 41
+
+
+def test_telegram_answers_nothing_in_another_chat() -> None:
+    stub, _ = served("telegram")
+    with stub.serving():
+        receipt = Telegram(Secret("123:secret"), "-200", api_url=stub.url).send(RESOLVED, "-100/0 41")
+    assert receipt.provider_id == "-200/0 41"
+    assert "reply_parameters" not in stub.calls[0].json()
 
 
 def test_pagerduty_closes_the_incident_it_opened() -> None:
@@ -245,9 +287,36 @@ def test_pagerduty_closes_the_incident_it_opened() -> None:
         assert stub.open == {}
 
 
+def test_two_hosts_that_share_a_pagerduty_service_have_an_incident_each() -> None:
+    stub, make = served("pagerduty")
+    one = replace(FIRING, group_key="{}:{}")
+    other = replace(one, source="db2")
+    with stub.serving():
+        duty = make(stub.url)
+        opened = duty.send(one, None).provider_id
+        duty.send(other, None)
+        assert len(stub.open) == 2
+        duty.send(replace(RESOLVED, group_key="{}:{}"), opened)
+        assert len(stub.open) == 1
+        duty.send(replace(RESOLVED, group_key="{}:{}", source="db2"), None)
+        assert stub.open == {}
+
+
+def test_an_incident_of_pagerduty_is_closed_under_the_key_that_opened_it() -> None:
+    stub, make = served("pagerduty")
+    with stub.serving():
+        duty = make(stub.url)
+        opened = duty.send(replace(FIRING, source="the name it had"), None).provider_id
+        assert duty.send(RESOLVED, opened).provider_id == opened
+        assert stub.open == {}
+        assert duty.send(FIRING, "<7f3a@host.example>").provider_id == dedup_key(FIRING)
+
+
 def test_ntfys_critical_alerts_have_the_highest_priority() -> None:
     stub, make = served("ntfy")
     with stub.serving():
-        for note in (FIRING, RESOLVED, replace(FIRING, alerts=(replace(FIRING.alerts[0], labels=()),))):
+        page, mild = ((("severity", "page"),), ())
+        others = [replace(FIRING, alerts=(replace(FIRING.alerts[0], labels=labels),)) for labels in (page, mild)]
+        for note in (FIRING, RESOLVED, *others):
             make(stub.url).send(note, None)
-    assert [call.json()["priority"] for call in stub.calls] == [5, 3, 4]
+    assert [call.json()["priority"] for call in stub.calls] == [5, 3, 5, 4]

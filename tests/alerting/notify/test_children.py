@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,8 @@ def script(tmp_path: Path, text: str) -> str:
 
 def test_a_program_gets_the_notification_as_json(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = Exec([script(tmp_path, f'cat > {out}; printf "$1 $GIVEN $HOME" > {out}.args'), "x;y"], {"GIVEN": "given"})
+    program = script(tmp_path, f'cat > {out}; printf "$1 $GIVEN $HOME" > {out}.args')
+    command = Exec([program, "x;y"], {"GIVEN": Secret("given")})
     assert command.send(FIRING, None).detail == "exit status 0"
     told = json.loads(out.read_text())
     assert (told["status"], told["messageId"], told["alerts"][0]["labels"]["instance"]) == ("firing", "7f3a", "db1")
@@ -55,11 +58,35 @@ def test_a_program_gets_the_notification_as_json(tmp_path: Path) -> None:
         ("exit 65", Rejected, "exited 65"),
         ("/nosuch/program", Rejected, "exited 127"),
         ("head -c 1000000 /dev/zero | tr '\\0' x; exit 3", Retryable, r"exited 3: x{500}$"),
+        ("exec yes", Retryable, r"exited -13: (y ){249}y$"),  # it may say 4 MiB
     ],
 )
 def test_what_an_exit_status_means(tmp_path: Path, text: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         Exec([script(tmp_path, text)]).send(FIRING, None)
+
+
+def test_a_full_disk_can_be_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")  # where, as on a full disk, no file can be made
+    assert Apprise(Secret("good://canary"), python).send(FIRING, None).detail == "sent by apprise"
+    assert Exec([script(tmp_path, "cat")]).send(FIRING, None).detail == "exit status 0"
+
+
+def test_what_a_program_says_of_its_environment_is_not_shown(tmp_path: Path) -> None:
+    command = Exec([script(tmp_path, 'echo "no such token: $TOKEN, try $N"; exit 1')],
+                   {"TOKEN": Secret("s3cr3t-canary"), "N": Secret("1")})  # fmt: skip
+    with pytest.raises(Retryable, match=r"exited 1: no such token: \*\*\*, try 1$"):
+        command.send(FIRING, None)
+
+
+def test_what_a_program_leaves_running_does_not_keep_us(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    daemon = f"setsid sh -c 'echo $$ > {pid_file}; exec sleep 60' &"
+    command = Exec([script(tmp_path, f"{daemon}\nuntil test -s {pid_file}; do sleep 0.02; done")], deadline=30.0)
+    try:
+        assert command.send(FIRING, None).detail == "exit status 0"
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def test_at_the_deadline_all_that_it_started_is_ended(tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ from tests.servers.process import free_port
 
 
 class Mailbox:
-    """Keeps what arrives; answers `reply` to the whole message and `to_reply` to each recipient."""
+    """Keeps what arrives; answers `to_reply` to each recipient, `reply` to the whole message, `quit_reply` to QUIT."""
 
-    def __init__(self, reply: str = "250 OK", to_reply: str = "250 OK") -> None:
+    def __init__(self, reply: str = "250 OK", to_reply: str = "250 OK", quit_reply: str = "221 Bye") -> None:
         self.mails: list[EmailMessage] = []
         self.was_encrypted: list[bool] = []
         self.reply = reply
         self.to_reply = to_reply
+        self.quit_reply = quit_reply
 
     async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, _: Any) -> str:  # noqa: N802
         if self.to_reply.startswith("250"):
@@ -47,6 +48,9 @@ class Mailbox:
             self.mails.append(message)
             self.was_encrypted.append(session.ssl is not None)
         return self.reply
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        return self.quit_reply
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +136,9 @@ def test_login_over_an_encrypted_session_only(certificate: Certificate, password
         if is_right:
             sender.send(FIRING, None)
         else:
-            with pytest.raises(Rejected, match="credentials invalid") as caught:
+            with pytest.raises(Retryable, match="credentials invalid") as caught:  # it is tried with the next password
                 sender.send(FIRING, None)
+            assert caught.value.is_lasting
             assert "canary" not in f"{caught.value}{caught.value.__cause__}"
     assert len(box.mails) == is_right
     with pytest.raises(ValueError, match="a password is not sent unencrypted"):
@@ -160,6 +165,20 @@ def test_what_the_servers_answers_mean(answers: dict[str, str], kind: type[Excep
         mailer(port, tls="none").send(FIRING, None)
 
 
+@pytest.mark.parametrize("answers", [{"to_reply": "530 log in first"}, {"reply": "535 no longer"}])
+def test_a_mail_waits_for_a_login_that_is_missing(answers: dict[str, str]) -> None:
+    with mail_server(Mailbox(**answers)) as port, pytest.raises(Retryable) as caught:
+        mailer(port, tls="none").send(FIRING, None)
+    assert caught.value.is_lasting
+
+
+def test_how_a_session_ends_does_not_send_the_mail_again() -> None:
+    box = Mailbox(quit_reply="421 too busy")
+    with mail_server(box) as port:
+        assert mailer(port, tls="none").send(FIRING, None).detail == "accepted by 127.0.0.1"
+    assert len(box.mails) == 1
+
+
 def test_nobody_there_is_retryable() -> None:
     with pytest.raises(Retryable, match="Connection refused"):
         mailer(free_port()).send(FIRING, None)
@@ -180,10 +199,11 @@ def test_a_mail_has_a_text_and_a_page_and_its_headers() -> None:
 def test_mails_of_one_group_and_day_are_one_thread() -> None:
     next_day = replace(RESOLVED, at=RESOLVED.at + 86400, message_id="next")
     other = replace(FIRING, group_key="another", message_id="other")
-    first, second, third, fourth = received(FIRING, replace(RESOLVED, message_id="second"), next_day, other)
+    other_host = replace(FIRING, source="db2", message_id="db2")
+    first, second, *others = received(FIRING, replace(RESOLVED, message_id="second"), next_day, other, other_host)
     assert first["References"] == second["References"] == second["In-Reply-To"]
-    assert len({mail["References"] for mail in (first, third, fourth)}) == 3
-    assert len({mail["Message-ID"] for mail in (first, second, third, fourth)}) == 4
+    assert len({mail["References"] for mail in (first, *others)}) == 4
+    assert len({mail["Message-ID"] for mail in (first, second, *others)}) == 5
 
 
 def test_a_mail_sent_twice_is_the_same_mail() -> None:
