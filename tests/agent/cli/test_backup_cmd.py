@@ -342,6 +342,23 @@ def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
     assert (asked, operator.host.stored()) == (["job"], [])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works where others own; run the tests as root")
+def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    state = operator.host.directory / "state"
+    (tmp_path / "etc" / "job").mkdir(parents=True)
+    (tmp_path / "etc" / "job" / "precious").touch()
+    (state / "scratch").rmdir()
+    (state / "scratch").symlink_to(tmp_path / "etc")
+    os.chown(state, 1, 1)
+    for words in (("run",), ("verify",), ("restore", "--to", str(tmp_path / "to")), ("drill",), ("prune",)):
+        said = operator.types(words[0], "job", *words[1:], code=1).stderr
+        assert f"{state}: owned by user 1; it must belong to root" in said
+        assert "start vigilhost-backup.socket, or name a directory of root's with --state-dir" in said
+    assert (tmp_path / "etc" / "job" / "precious").exists()
+    assert len(operator.json("list")["backups"]) == 1
+
+
 def test_what_systemd_must_let_jobs_write_to_is_printed_and_installed(operator: Operator) -> None:
     operator.host.job("other", targets={
         "odd": {"type": "local", "path": '/srv/100% "odd" place'},
