@@ -155,8 +155,8 @@ class Board:
         return {
             "status": known.status, "error": known.error, "enabled": job.enabled, "backup": known.backup,
             "last_success_at": known.last_success_at, "duration_s": known.duration_s, "warnings": known.warnings,
-            "drill": known.drill_status, "drill_error": known.drill_error, "last_drill_at": known.drill_at,
-            "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
+            "drill": known.drill_status, "drill_error": known.drill_error, "drill_undone": known.drill_undone,
+            "last_drill_at": known.drill_at, "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
             "age_s": round(self.age(known), 1), "next_run_at": self.runs_at.get(name),
             "next_drill_at": self.drills_at.get(name), "progress": self.progress.get(name),
             "heartbeat_error": self.heartbeat_errors.get(name),
@@ -185,8 +185,7 @@ class Board:
             has_drills = job.drill is not None or known.drill_at
             yield backup_metrics.JOB.row((name,), (
                 self.age(known), self.rpo(name), known.rto_s, job.rto, (known.drill_at or 0.0) if has_drills else None,
-                None if known.drill_status == "never" else known.drill_status == "ok", known.duration_s,
-                self.runs_at.get(name), name in running,
+                *_drill_bools(known), known.duration_s, self.runs_at.get(name), name in running,
             ))  # fmt: skip
             for target in job.targets:
                 copies = known.targets.get(target)
@@ -198,6 +197,13 @@ class Board:
                 yield backup_metrics.TARGET.row((name, target), (success, verified, size, expected, free))
             for state in backup_metrics.STATES:
                 yield backup_metrics.STATE.row((name, state), (known.status == state,))
+
+
+def _drill_bools(known: Result) -> tuple[bool | None, bool | None]:
+    """Whether the last drill passed, and whether the last one could be done; None: there was none."""
+    is_known = known.drill_status != "never"
+    passed = known.drill_status == "ok" if is_known else None
+    return passed, known.drill_undone is None if is_known or known.drill_undone is not None else None
 
 
 def _held() -> set[int]:

@@ -202,7 +202,10 @@ class BackupKeeper:
         known = self._board.known(name)
         known.was_drilled(outcome.result, outcome.status, outcome.error)
         self._board.keep(name, known)
-        if outcome.status == "fail":
+        if known.drill_undone is not None:
+            log.warning("backup.drill_not_done", job=name, reason=known.drill_undone)
+            self._note(False, f"restore drill of {name} could not be done: {known.drill_undone}")
+        elif known.drill_status == "fail":
             log.error("backup.drill_failed", job=name, reason=outcome.error)
             self._note(False, f"restore drill of {name} failed: {outcome.error}")
         else:

@@ -59,7 +59,10 @@ class Copies:
 
 @dataclass(slots=True)
 class Result:
-    """What is known of a job. `status`: of its last run, ok, warn, fail or never. Times in Unix seconds."""
+    """What is known of a job. `status`: of its last run, ok, warn, fail or never. Times in Unix seconds.
+
+    `drill_status`, `drill_error`: of the last drill that was carried out; `drill_undone`: why a later one could not be.
+    """
 
     known_since: float
     status: str = "never"
@@ -71,6 +74,7 @@ class Result:
     targets: dict[str, Copies] = field(default_factory=dict)
     drill_status: str = "never"
     drill_error: str | None = None
+    drill_undone: str | None = None
     drill_at: float | None = None  # of the last one that passed
     rto_s: float | None = None
 
@@ -126,10 +130,13 @@ class Result:
             copies.backups = None if copies.backups is None else max(0, copies.backups - len(ids))
 
     def was_drilled(self, said: Mapping[str, Any], status: str, error: str | None) -> None:
-        """Take the result of a drill."""
+        """Take the result of a drill, or why there was none: then nothing new is known of the backups."""
         if status == "busy":
             return
-        self.drill_status, self.drill_error = status, error
+        if status != "ok" and said.get("passed") is not False:
+            self.drill_undone = error or "no reason given"
+            return
+        self.drill_status, self.drill_error, self.drill_undone = status, error, None
         if status == "ok":
             self.drill_at, self.rto_s = said["started_at"], said["rto_s"]
             copies = self.targets.get(said["target"])

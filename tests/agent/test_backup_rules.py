@@ -69,7 +69,8 @@ class Story:
 
     def drilled(self, *, passed: bool, rto_s: float = 2.0) -> None:
         known = self.board.known("job")
-        report = {"started_at": self.board.now(), "rto_s": rto_s, "backup": known.backup, "target": "store"}
+        report = {"started_at": self.board.now(), "rto_s": rto_s, "backup": known.backup, "target": "store",
+                  "passed": passed}  # fmt: skip
         known.was_drilled(report, "ok" if passed else "fail", None if passed else "users has no rows")
         self.board.keep("job", known)
 
@@ -146,6 +147,16 @@ def cannot_be_restored(story: Story) -> None:
     story.goes_on(HOUR)
 
 
+def cannot_be_drilled(story: Story) -> None:
+    story.job(schedule="daily 03:00", drill={"assertions": []})
+    ran(story.board, story.host)
+    story.drilled(passed=True)
+    known = story.board.known("job")
+    known.was_drilled({}, "not_done", "is encrypted; name a file with a private key")
+    story.board.keep("job", known)
+    story.goes_on(2 * HOUR)
+
+
 def is_restored_slowly(story: Story) -> None:
     story.job(schedule="daily 03:00", drill={"assertions": []}, rto="1h")
     ran(story.board, story.host)
@@ -180,6 +191,7 @@ def waits_for_its_first_slot(story: Story) -> None:
         (is_not_drilled_any_more, {"BackupDrillOverdue", "BackupNotVerified"}),
         (was_never_drilled, {"BackupNeverDrilled", "BackupNotVerified"}),
         (cannot_be_restored, {"BackupDrillFailed"}),
+        (cannot_be_drilled, {"BackupDrillNotDone"}),
         (is_restored_slowly, {"BackupRestoreTooSlow"}),
     ],
 )

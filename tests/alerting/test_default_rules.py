@@ -129,6 +129,7 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
         {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0)},
         f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
     ),
+    "BackupDrillNotDone": ({}, f"vigilhost_backup_drill_done{{{DB}}}", (0, 0), (1, 0)),
     "BackupDrillFailed": ({}, f"vigilhost_backup_drill_passed{{{DB}}}", (0, 0), (1, 0)),
     "BackupRestoreTooSlow": (
         {f"vigilhost_backup_rto_target_seconds{{{DB}}}": (3600, 0)},

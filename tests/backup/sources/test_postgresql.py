@@ -255,7 +255,8 @@ def test_a_drill_can_have_a_server_of_its_own(host: BackedUp, postgresql: Postgr
 def test_a_server_of_its_own_is_refused_to_root(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
     round_ = a_round(host, postgresql, databases=[shop], drill_on="server")
     round_.back_up()
-    assert "set the job's user to postgres" in unmet(round_.drill())[0].found
+    with pytest.raises(Refused, match="set the job's user to postgres"):
+        round_.drill()
 
 
 def test_what_a_killed_drill_left_is_swept_and_nothing_else(host: BackedUp, postgresql: PostgreSQL,
