@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("backup")
 
 Stat = Callable[[str], os.statvfs_result]
+DRILL_PATIENCE: Final = 1.2  # on the longest time between two drills
 FREE_EVERY_S: Final = 900.0  # the helper that asks ends by itself in between
 
 
@@ -49,6 +50,7 @@ class Board:
         self._results: dict[str, Result] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
         self._patience: dict[str, float | None] = {}
+        self._drill_patience: dict[str, float | None] = {}
         self._free: dict[str, tuple[float, int | None]] = {}  # by directory: when it was asked, and the answer
 
     def take(self, jobs: Mapping[str, Job]) -> None:
@@ -58,8 +60,12 @@ class Board:
             from backup.schedule import longest_gap
 
             now = self.now()
-            self._patience = {name: _twice(longest_gap(job.times, now)) if job.enabled else None
+            self._patience = {name: _times(2.0, longest_gap(job.times, now)) if job.enabled else None
                               for name, job in jobs.items()}  # fmt: skip
+            self._drill_patience = {
+                name: _times(DRILL_PATIENCE, longest_gap(job.drill_times, now))
+                for name, job in jobs.items() if job.enabled and job.drill_times is not None
+            }  # fmt: skip
         self._results = {name: self._known(name) for name in jobs}
 
     def now(self) -> float:
@@ -69,14 +75,16 @@ class Board:
     # What is known.
 
     def _known(self, name: str) -> Result:
-        """From its file; a job seen for the first time gets one, so that its age counts from now."""
+        """From its file. What is seen for the first time, a job or its drills, is noted: its age counts from now."""
         from agent import backup_results
 
         found = backup_results.load(self._state_dir, name)
-        if found is not None:
-            return found
-        found = backup_results.Result(self.now())
-        self.keep(name, found)
+        is_new = found is None
+        found = found or backup_results.Result(self.now())
+        has_drills = self.jobs[name].drill is not None
+        if is_new or has_drills is not (found.drills_since is not None):
+            found.drills_since = self.now() if has_drills else None
+            self.keep(name, found)
         return found
 
     def keep(self, name: str, result: Result) -> None:
@@ -114,6 +122,10 @@ class Board:
     def age(self, known: Result) -> float:
         """Seconds since the newest good copy; before there is one, since the job was first seen."""
         return max(0.0, self.now() - (known.last_success_at or known.known_since))
+
+    def drill_age(self, known: Result) -> float:
+        """Seconds since a drill last passed; before one did, since the job was first seen with drills."""
+        return max(0.0, self.now() - max(known.drill_at or 0.0, known.drills_since or known.known_since))
 
     def rpo(self, name: str) -> float | None:
         """Seconds that the newest good copy may be old; None for a job that says nothing and never runs by itself."""
@@ -185,6 +197,7 @@ class Board:
             has_drills = job.drill is not None or known.drill_at
             yield backup_metrics.JOB.row((name,), (
                 self.age(known), self.rpo(name), known.rto_s, job.rto, (known.drill_at or 0.0) if has_drills else None,
+                self.drill_age(known) if has_drills else None, self._drill_patience.get(name),
                 *_drill_bools(known), known.duration_s, self.runs_at.get(name), name in running,
             ))  # fmt: skip
             for target in job.targets:
@@ -216,5 +229,5 @@ def _held() -> set[int]:
     return {int(words[5].rpartition(":")[2]) for words in map(str.split, lines) if words[1:2] == ["FLOCK"]}
 
 
-def _twice(seconds: float | None) -> float | None:
-    return None if seconds is None else 2 * seconds
+def _times(factor: float, seconds: float | None) -> float | None:
+    return None if seconds is None else factor * seconds

@@ -281,7 +281,6 @@ def _drills(jobs: Mapping[str, Job]) -> dict[str, Job]:
     from dataclasses import replace
 
     return {
-        name: replace(job, schedule=replace(job.times, at=job.drill.schedule),
-                      limits=replace(job.limits, deadline=job.drill.deadline))
+        name: replace(job, schedule=job.drill_times, limits=replace(job.limits, deadline=job.drill.deadline))
         for name, job in jobs.items() if job.drill is not None
     }  # fmt: skip

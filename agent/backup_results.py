@@ -75,6 +75,7 @@ class Result:
     drill_status: str = "never"
     drill_error: str | None = None
     drill_undone: str | None = None
+    drills_since: float | None = None  # when the agent first saw that the job has drills
     drill_at: float | None = None  # of the last one that passed
     rto_s: float | None = None
 

@@ -7,7 +7,7 @@ that this room needs to know of such an entry.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.core.options import option, required
@@ -176,6 +176,11 @@ class Job:
     def times(self) -> Schedule:
         """The schedule with all its options."""
         return Schedule(self.schedule) if isinstance(self.schedule, str) else self.schedule
+
+    @property
+    def drill_times(self) -> Schedule | None:
+        """When it is drilled, with the other options of its own schedule; None for a job without drills."""
+        return None if self.drill is None else replace(self.times, at=self.drill.schedule)
 
     def retention_of(self, target: str) -> Retention:
         """The rules for one target: its own, or the job's."""

@@ -131,13 +131,13 @@ def is_not_drilled_any_more(story: Story) -> None:
     story.job(schedule="daily 03:00", rpo="90d", drill={"assertions": []})
     ran(story.board, story.host)
     story.drilled(passed=True)
-    story.goes_on(36 * DAY)
+    story.goes_on(38 * DAY)
 
 
 def was_never_drilled(story: Story) -> None:
     story.job(schedule="daily 03:00", rpo="90d", drill={"assertions": []})
     ran(story.board, story.host)
-    story.goes_on(37 * DAY)
+    story.goes_on(38 * DAY)
 
 
 def cannot_be_restored(story: Story) -> None:
@@ -198,3 +198,26 @@ def waits_for_its_first_slot(story: Story) -> None:
 def test_what_goes_wrong_is_an_alert(story: Story, happens: Callable[[Story], None], fires: set[str]) -> None:
     happens(story)
     assert story.firing == fires, published(story.board)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "days", "is_late"),
+    [
+        ("weekly sun 05:00", 8, False),
+        ("weekly sun 05:00", 9, True),
+        ("0 5 1 */3 *", 100, False),
+        ("0 5 1 */3 *", 112, True),
+        ("never", 112, False),
+    ],
+)
+@pytest.mark.parametrize("passed_once", [True, False])
+def test_a_drill_is_late_by_its_own_schedule(
+    story: Story, schedule: str, days: int, is_late: bool, passed_once: bool
+) -> None:
+    story.job(schedule="daily 03:00", rpo="365d", drill={"schedule": schedule, "assertions": []})
+    ran(story.board, story.host)
+    if passed_once:
+        story.drilled(passed=True)
+    story.goes_on(days * DAY)
+    late = "BackupDrillOverdue" if passed_once else "BackupNeverDrilled"
+    assert {name for name in story.firing if "Drill" in name} == ({late} if is_late else set())

@@ -126,8 +126,10 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
         f'vigilhost_backup_expected_bytes{{{DB},target="disk"}}', (11 * GB, 0), (9 * GB, 0),
     ),
     "BackupNeverDrilled": (
-        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0)},
-        f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
+        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0),
+         f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}': (0, 0),
+         f'vigilhost_backup_drill_age_target_seconds{{{DB}}}': (90 * 86_400, 0)},
+        f'vigilhost_backup_drill_age_seconds{{{DB}}}', (91 * 86_400, 1), (35 * 86_400, 1),
     ),
     "BackupDrillNotDone": ({}, f"vigilhost_backup_drill_done{{{DB}}}", (0, 0), (1, 0)),
     "BackupDrillFailed": ({}, f"vigilhost_backup_drill_passed{{{DB}}}", (0, 0), (1, 0)),
@@ -144,7 +146,9 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
         f'vigilhost_backup_last_verified_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
     ),
     "BackupDrillOverdue": (
-        {}, f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (T0 - 40 * 86_400, 0), (T0, 0),
+        {f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}': (T0 - 91 * 86_400, 0),
+         f'vigilhost_backup_drill_age_target_seconds{{{DB}}}': (90 * 86_400, 0)},
+        f'vigilhost_backup_drill_age_seconds{{{DB}}}', (91 * 86_400, 1), (35 * 86_400, 1),
     ),
 }  # fmt: skip
 # Read-only for an hour now: the healthy host has been so for ever, the other one was writable in the hour before.
