@@ -42,7 +42,7 @@ class Board:
         self.drills_at: dict[str, float] = {}
         self.scheduled: set[str] = set()  # jobs that the agent has run or drilled now, by whomever
         self.progress: dict[str, dict[str, Any]] = {}
-        self.heartbeat_errors: dict[str, str | None] = {}
+        self.heartbeat_errors: dict[tuple[str, str], str | None] = {}  # of a backup's or a drill's, by job
         self.told: Callable[[str, Result], None] = lambda _name, _result: None  # of runs that a person made
         self._state_dir = state_dir
         self._clock = clock
@@ -171,7 +171,7 @@ class Board:
             "last_drill_at": known.drill_at, "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
             "age_s": round(self.age(known), 1), "next_run_at": self.runs_at.get(name),
             "next_drill_at": self.drills_at.get(name), "progress": self.progress.get(name),
-            "heartbeat_error": self.heartbeat_errors.get(name),
+            "heartbeat_error": self.heartbeat_errors.get(("backup", name)) or self.heartbeat_errors.get(("drill", name)),
             "targets": {
                 target: {"status": one.status, "error": one.error, "last_success_at": one.last_success_at,
                          "last_verified_at": one.last_verified_at, "size_bytes": one.size_bytes,

@@ -140,7 +140,7 @@ class BackupKeeper:
             Scheduler(self._board.jobs, runner, os.path.join(self._state_dir, histories.FILE_NAME), self._clock,
                       on_event=self._heard, on_outcome=self._ran),
             Scheduler(_drills(self._board.jobs), driller, os.path.join(self._state_dir, DRILLS_FILE), self._clock,
-                      on_event=lambda _: None, on_outcome=self._drilled),
+                      on_event=self._heard_of_drill, on_outcome=self._drilled),
         )  # fmt: skip
 
     def _runners(self) -> tuple[Runner, Runner]:
@@ -215,10 +215,15 @@ class BackupKeeper:
     def _say(self, name: str, known: Result) -> None:
         self._note(known.status == "ok", known.sentence(name))
 
-    def _heard_of_heartbeat(self, name: str, error: str | None) -> None:
-        if error and error != self._board.heartbeat_errors.get(name):
-            log.warning("backup.heartbeat_failed", job=name, reason=error, consequence="the backup is not harmed")
-        self._board.heartbeat_errors[name] = error
+    def _heard_of_drill(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "heartbeat":
+            self._heard_of_heartbeat(str(event.get("job", "")), event.get("error"), what="drill")
+
+    def _heard_of_heartbeat(self, name: str, error: str | None, what: str = "backup") -> None:
+        if error and error != self._board.heartbeat_errors.get((what, name)):
+            log.warning("backup.heartbeat_failed", job=name, of=what, reason=error,
+                        consequence=f"the {what} is not harmed")  # fmt: skip
+        self._board.heartbeat_errors[what, name] = error
 
     # What is known.
 

@@ -10,7 +10,7 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -108,17 +108,27 @@ def newest(at: Desk, job: Job) -> Found:
 
 
 def work_drill(at: Desk, job: Job, output: int = 1) -> int:
-    """What the agent's worker does: the drill, told as a worker tells a run. The exit code.
+    """What the agent's worker does: the drill, told as a worker tells a run, and to its heartbeat. The exit code.
 
     The status is ok, fail, busy, or not_done: then nothing was found out about the backup.
     """
+    if job.drill is None or job.drill.heartbeat is None:
+        return _work(at, job, output, None)
+    from agent.backup_heartbeat import Beats, beating
+
+    beats = Beats(job.drill.heartbeat, "restore drill of", "drill")
+    return beating(beats, job.name, lambda: _work(at, job, output, beats.heard), output)
+
+
+def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], None] | None) -> int:
     guard = Guard(deadline_of(job), f"{job.name}: drill")
-    lines = Lines(output, guard, SystemClock(), redactor(job))
+    lines = Lines(output, guard, SystemClock(), redactor(job), heard)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
     result: dict[str, Any]
     try:
         with at.work(job, guard) as work, _turn(at, guard):
+            lines.put({"event": "phase", "job": job.name, "phase": "drill"})
             evidence = carry_out(at, newest(at, job), work)
         result = {**evidence.report(), "event": "result", "job": job.name,
                   "status": "ok" if evidence.is_passed else "fail", "error": reason(evidence),
