@@ -171,7 +171,7 @@ class Board:
             "last_drill_at": known.drill_at, "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
             "age_s": round(self.age(known), 1), "next_run_at": self.runs_at.get(name),
             "next_drill_at": self.drills_at.get(name), "progress": self.progress.get(name),
-            "heartbeat_error": self.heartbeat_errors.get(("backup", name)) or self.heartbeat_errors.get(("drill", name)),
+            "heartbeat_error": self._heartbeat_error(name),
             "targets": {
                 target: {"status": one.status, "error": one.error, "last_success_at": one.last_success_at,
                          "last_verified_at": one.last_verified_at, "size_bytes": one.size_bytes,
@@ -179,6 +179,9 @@ class Board:
                 for target, one in known.targets.items() if target in job.targets
             },
         }  # fmt: skip
+
+    def _heartbeat_error(self, name: str) -> str | None:
+        return self.heartbeat_errors.get(("backup", name)) or self.heartbeat_errors.get(("drill", name))
 
     def listing(self, name: str) -> dict[str, Any]:
         """A job with its backups, for the HTTP API."""

@@ -287,5 +287,5 @@ def _drills(jobs: Mapping[str, Job]) -> dict[str, Job]:
 
     return {
         name: replace(job, schedule=job.drill_times, limits=replace(job.limits, deadline=job.drill.deadline))
-        for name, job in jobs.items() if job.drill is not None
+        for name, job in jobs.items() if job.drill is not None and job.drill_times is not None
     }  # fmt: skip

@@ -166,8 +166,8 @@ def save(state_dir: str, job: str, result: Result) -> None:
     owner = os.stat(state_dir)
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o750)
-    # Root may write where somebody else may rename: nothing on the way is a link that it follows, and what it gives away
-    # is what it has open.
+    # Root may write where somebody else may rename: nothing on the way is a link that it follows, and it gives away
+    # only what it has open.
     at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     part = f".{job}.{secrets.token_hex(4)}.part"
     try:

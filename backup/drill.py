@@ -47,7 +47,8 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
           now: float, identity: str | None = None, apart: Apart | None = None) -> Evidence:  # fmt: skip
     """Drill every archive of a backup. What fails is in the evidence.
 
-    Raise Refused when an archive could not be drilled and nothing was found against the others, and Stopped. `apart`: does it in a process without rights, for sources that need nothing but the archive; None: we do it here.
+    Raise Refused when an archive could not be drilled and nothing was found against the others, and Stopped. `apart`:
+    does it in a process without rights, for sources that need nothing but the archive; None: we do it here.
     """
     took_s = 0.0
     found: dict[str, Sequence[Outcome]] = {}

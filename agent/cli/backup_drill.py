@@ -45,7 +45,7 @@ def deadline_of(job: Job) -> float:
 def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identity: str | None = None) -> Evidence:
     """Drill one backup of a job that is held, keep the report, and mark the backup as drilled.
 
-    Raise BackupError, OSError when that cannot be done; what is wrong with the backup is in the evidence, and only there.
+    Raise BackupError, OSError when that cannot be done; what is wrong with the backup is in the evidence alone.
     """
     job, place = found.job, found.place
     manifest = catalogue.again(place.target, found.manifest, job.manifest_key)

@@ -236,7 +236,8 @@ def test_a_default_rule_does_not_flap_at_its_edge(name: str) -> None:
 
 
 # What they compare with is another series, or 0 or 1, which is no matter of taste.
-WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank", "BackupWillNotFit", "BackupRestoreTooSlow"}
+WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank", "BackupWillNotFit", "BackupRestoreTooSlow", "BackupDrillOverdue",
+                     "BackupNeverDrilled"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - WITHOUT_THRESHOLD))

@@ -231,12 +231,14 @@ def test_a_drill_tells_what_is_not_so(host: BackedUp, postgresql: PostgreSQL, sh
         {"sql": "DELETE FROM users RETURNING 1"},
         {"file_exists": ["etc/passwd"]},
         {"archive": "other", "sql": "SELECT 1"},
+        {"archive": GLOBALS, "sql": "SELECT 1 = 1"},
     )
     assert not evidence.is_passed
     found = outcomes(evidence, shop)
     assert [text for text, is_met in found.items() if is_met] == ["pg_restore ends without an error"]
     assert "read-only" in next(one.found for one in unmet(evidence) if "DELETE" in one.assertion)
     assert not any(outcomes(evidence, "other").values())
+    assert outcomes(evidence, GLOBALS)["SELECT 1 = 1 = true"] is False
 
 
 def test_a_drill_can_have_a_server_of_its_own(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
