@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("backup")
 
 Stat = Callable[[str], os.statvfs_result]
+DRILL_PATIENCE: Final = 1.2  # on the longest time between two drills
 FREE_EVERY_S: Final = 900.0  # the helper that asks ends by itself in between
 
 
@@ -41,7 +42,7 @@ class Board:
         self.drills_at: dict[str, float] = {}
         self.scheduled: set[str] = set()  # jobs that the agent has run or drilled now, by whomever
         self.progress: dict[str, dict[str, Any]] = {}
-        self.heartbeat_errors: dict[str, str | None] = {}
+        self.heartbeat_errors: dict[tuple[str, str], str | None] = {}  # of a backup's or a drill's, by job
         self.told: Callable[[str, Result], None] = lambda _name, _result: None  # of runs that a person made
         self._state_dir = state_dir
         self._clock = clock
@@ -49,6 +50,7 @@ class Board:
         self._results: dict[str, Result] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
         self._patience: dict[str, float | None] = {}
+        self._drill_patience: dict[str, float | None] = {}
         self._free: dict[str, tuple[float, int | None]] = {}  # by directory: when it was asked, and the answer
 
     def take(self, jobs: Mapping[str, Job]) -> None:
@@ -58,8 +60,12 @@ class Board:
             from backup.schedule import longest_gap
 
             now = self.now()
-            self._patience = {name: _twice(longest_gap(job.times, now)) if job.enabled else None
+            self._patience = {name: _times(2.0, longest_gap(job.times, now)) if job.enabled else None
                               for name, job in jobs.items()}  # fmt: skip
+            self._drill_patience = {
+                name: _times(DRILL_PATIENCE, longest_gap(job.drill_times, now))
+                for name, job in jobs.items() if job.enabled and job.drill_times is not None
+            }  # fmt: skip
         self._results = {name: self._known(name) for name in jobs}
 
     def now(self) -> float:
@@ -69,14 +75,16 @@ class Board:
     # What is known.
 
     def _known(self, name: str) -> Result:
-        """From its file; a job seen for the first time gets one, so that its age counts from now."""
+        """From its file. What is seen for the first time, a job or its drills, is noted: its age counts from now."""
         from agent import backup_results
 
         found = backup_results.load(self._state_dir, name)
-        if found is not None:
-            return found
-        found = backup_results.Result(self.now())
-        self.keep(name, found)
+        is_new = found is None
+        found = found or backup_results.Result(self.now())
+        has_drills = self.jobs[name].drill is not None
+        if is_new or has_drills is not (found.drills_since is not None):
+            found.drills_since = self.now() if has_drills else None
+            self.keep(name, found)
         return found
 
     def keep(self, name: str, result: Result) -> None:
@@ -114,6 +122,10 @@ class Board:
     def age(self, known: Result) -> float:
         """Seconds since the newest good copy; before there is one, since the job was first seen."""
         return max(0.0, self.now() - (known.last_success_at or known.known_since))
+
+    def drill_age(self, known: Result) -> float:
+        """Seconds since a drill last passed; before one did, since the job was first seen with drills."""
+        return max(0.0, self.now() - max(known.drill_at or 0.0, known.drills_since or known.known_since))
 
     def rpo(self, name: str) -> float | None:
         """Seconds that the newest good copy may be old; None for a job that says nothing and never runs by itself."""
@@ -155,11 +167,11 @@ class Board:
         return {
             "status": known.status, "error": known.error, "enabled": job.enabled, "backup": known.backup,
             "last_success_at": known.last_success_at, "duration_s": known.duration_s, "warnings": known.warnings,
-            "drill": known.drill_status, "drill_error": known.drill_error, "last_drill_at": known.drill_at,
-            "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
+            "drill": known.drill_status, "drill_error": known.drill_error, "drill_undone": known.drill_undone,
+            "last_drill_at": known.drill_at, "rto_s": known.rto_s, "rto_target_s": job.rto, "rpo_s": self.rpo(name),
             "age_s": round(self.age(known), 1), "next_run_at": self.runs_at.get(name),
             "next_drill_at": self.drills_at.get(name), "progress": self.progress.get(name),
-            "heartbeat_error": self.heartbeat_errors.get(name),
+            "heartbeat_error": self._heartbeat_error(name),
             "targets": {
                 target: {"status": one.status, "error": one.error, "last_success_at": one.last_success_at,
                          "last_verified_at": one.last_verified_at, "size_bytes": one.size_bytes,
@@ -167,6 +179,9 @@ class Board:
                 for target, one in known.targets.items() if target in job.targets
             },
         }  # fmt: skip
+
+    def _heartbeat_error(self, name: str) -> str | None:
+        return self.heartbeat_errors.get(("backup", name)) or self.heartbeat_errors.get(("drill", name))
 
     def listing(self, name: str) -> dict[str, Any]:
         """A job with its backups, for the HTTP API."""
@@ -185,8 +200,8 @@ class Board:
             has_drills = job.drill is not None or known.drill_at
             yield backup_metrics.JOB.row((name,), (
                 self.age(known), self.rpo(name), known.rto_s, job.rto, (known.drill_at or 0.0) if has_drills else None,
-                None if known.drill_status == "never" else known.drill_status == "ok", known.duration_s,
-                self.runs_at.get(name), name in running,
+                self.drill_age(known) if has_drills else None, self._drill_patience.get(name),
+                *_drill_bools(known), known.duration_s, self.runs_at.get(name), name in running,
             ))  # fmt: skip
             for target in job.targets:
                 copies = known.targets.get(target)
@@ -200,6 +215,13 @@ class Board:
                 yield backup_metrics.STATE.row((name, state), (known.status == state,))
 
 
+def _drill_bools(known: Result) -> tuple[bool | None, bool | None]:
+    """Whether the last drill passed, and whether the last one could be done; None: there was none."""
+    is_known = known.drill_status != "never"
+    passed = known.drill_status == "ok" if is_known else None
+    return passed, known.drill_undone is None if is_known or known.drill_undone is not None else None
+
+
 def _held() -> set[int]:
     """Inodes of the files on which some process holds a flock, from /proc/locks (proc(5))."""
     try:
@@ -210,5 +232,5 @@ def _held() -> set[int]:
     return {int(words[5].rpartition(":")[2]) for words in map(str.split, lines) if words[1:2] == ["FLOCK"]}
 
 
-def _twice(seconds: float | None) -> float | None:
-    return None if seconds is None else 2 * seconds
+def _times(factor: float, seconds: float | None) -> float | None:
+    return None if seconds is None else factor * seconds

@@ -1,4 +1,4 @@
-"""Tells a service that watches over a backup job how its runs go, at healthchecks' addresses.
+"""Tells a service that watches over a backup job how its runs, or its drills, go, at healthchecks' addresses.
 
 The service raises the alarm when a run fails and when none comes. A ping that is lost is said, and harms nothing. It is
 the process of the run that pings: under systemd nobody else may read the address.
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,10 +76,15 @@ def _said(error: Exception) -> str:
 
 
 class Beats:
-    """The pings of one run, from what its worker says. They are sent beside it; `finish` waits for the last one."""
+    """The pings of one run, from what its worker says. They are sent beside it; `finish` waits for the last one.
 
-    def __init__(self, options: Heartbeat) -> None:
+    `noun`: what runs, a backup or a drill. `begins`: the phase with which it does, after it has waited for its turn.
+    """
+
+    def __init__(self, options: Heartbeat, noun: str, begins: str) -> None:
         self._options = options
+        self._noun = noun
+        self._begins = begins
         self._sender = ThreadPoolExecutor(1, "heartbeat")
         self._start: Future[str] | None = None
         self._is_over = threading.Event()
@@ -87,8 +92,8 @@ class Beats:
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Take an event of the worker."""
-        if event.get("phase") == "sweep" and self._start is None:
-            text = f"backup {event.get('job')} began"
+        if event.get("phase") == self._begins and self._start is None:
+            text = f"{self._noun} {event.get('job')} began"
             self._start = self._sender.submit(ping, self._options, "start", text, self._is_over)
         elif event.get("event") == "result":
             self._result = event
@@ -97,8 +102,8 @@ class Beats:
         """Tell how it ended, and why a ping was lost; "" when none was."""
         self._is_over.set()  # news of the start is not tried again, so that nobody waits for both
         status = self._result.get("status", "fail")
-        text = f"backup {self._result.get('job')}: {self._result.get('error') or status}"
-        end = self._sender.submit(ping, self._options, "fail" if status == "fail" else "success", text)
+        text = f"{self._noun} {self._result.get('job')}: {self._result.get('error') or status}"
+        end = self._sender.submit(ping, self._options, "success" if status in ("ok", "warn") else "fail", text)
         lost = [one.result() for one in (self._start, end) if one is not None]
         self._sender.shutdown()
         return next(filter(None, lost), "")
@@ -108,13 +113,19 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1) -> int:
     """Run a job as backup.worker.work does, and tell its heartbeat; the last event says what came of that."""
     if job.heartbeat is None:
         return run_job(job, host=host, state_dir=state_dir, output=output)
-    beats = Beats(job.heartbeat)
-    code = run_job(job, host=host, state_dir=state_dir, output=output, heard=beats.heard)
+    beats = Beats(job.heartbeat, "backup", "sweep")
+    return beating(beats, job.name, lambda: run_job(job, host=host, state_dir=state_dir, output=output,
+                                                    heard=beats.heard), output)  # fmt: skip
+
+
+def beating(beats: Beats, job: str, do: Callable[[], int], output: int) -> int:
+    """Do it, which `beats` hears of, and say last what came of the pings. What `do` returned: an exit code."""
+    code = do()
     if code != BUSY:
         for number in (signal.SIGTERM, signal.SIGINT):
             # The run is over and told: whoever ends us now must not take it for one that failed.
             signal.signal(number, lambda *_: os._exit(code))
-        said = {"event": "heartbeat", "job": job.name, "error": beats.finish() or None}
+        said = {"event": "heartbeat", "job": job, "error": beats.finish() or None}
         try:
             write_all(output, json.dumps(said).encode() + b"\n")
         except OSError:

@@ -140,7 +140,7 @@ class BackupKeeper:
             Scheduler(self._board.jobs, runner, os.path.join(self._state_dir, histories.FILE_NAME), self._clock,
                       on_event=self._heard, on_outcome=self._ran),
             Scheduler(_drills(self._board.jobs), driller, os.path.join(self._state_dir, DRILLS_FILE), self._clock,
-                      on_event=lambda _: None, on_outcome=self._drilled),
+                      on_event=self._heard_of_drill, on_outcome=self._drilled),
         )  # fmt: skip
 
     def _runners(self) -> tuple[Runner, Runner]:
@@ -202,7 +202,10 @@ class BackupKeeper:
         known = self._board.known(name)
         known.was_drilled(outcome.result, outcome.status, outcome.error)
         self._board.keep(name, known)
-        if outcome.status == "fail":
+        if known.drill_undone is not None:
+            log.warning("backup.drill_not_done", job=name, reason=known.drill_undone)
+            self._note(False, f"restore drill of {name} could not be done: {known.drill_undone}")
+        elif known.drill_status == "fail":
             log.error("backup.drill_failed", job=name, reason=outcome.error)
             self._note(False, f"restore drill of {name} failed: {outcome.error}")
         else:
@@ -212,10 +215,15 @@ class BackupKeeper:
     def _say(self, name: str, known: Result) -> None:
         self._note(known.status == "ok", known.sentence(name))
 
-    def _heard_of_heartbeat(self, name: str, error: str | None) -> None:
-        if error and error != self._board.heartbeat_errors.get(name):
-            log.warning("backup.heartbeat_failed", job=name, reason=error, consequence="the backup is not harmed")
-        self._board.heartbeat_errors[name] = error
+    def _heard_of_drill(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "heartbeat":
+            self._heard_of_heartbeat(str(event.get("job", "")), event.get("error"), what="drill")
+
+    def _heard_of_heartbeat(self, name: str, error: str | None, what: str = "backup") -> None:
+        if error and error != self._board.heartbeat_errors.get((what, name)):
+            log.warning("backup.heartbeat_failed", job=name, of=what, reason=error,
+                        consequence=f"the {what} is not harmed")  # fmt: skip
+        self._board.heartbeat_errors[what, name] = error
 
     # What is known.
 
@@ -278,7 +286,6 @@ def _drills(jobs: Mapping[str, Job]) -> dict[str, Job]:
     from dataclasses import replace
 
     return {
-        name: replace(job, schedule=replace(job.times, at=job.drill.schedule),
-                      limits=replace(job.limits, deadline=job.drill.deadline))
-        for name, job in jobs.items() if job.drill is not None
+        name: replace(job, schedule=job.drill_times, limits=replace(job.limits, deadline=job.drill.deadline))
+        for name, job in jobs.items() if job.drill is not None and job.drill_times is not None
     }  # fmt: skip

@@ -24,7 +24,13 @@ JOB = Group("vigilhost_backup", (
     _own("rto_target_seconds", "seconds", "Longest that a restore may take, where the job says so."),
     _own("last_drill_timestamp_seconds", "seconds", "Unix time of the last restore drill that passed, 0: never; only "
          "of jobs with drills."),
-    _own("drill_passed", "bool", "Whether the last restore drill passed, once there was one.", bool),
+    _own("drill_age_seconds", "seconds", "Time since a restore drill last passed; before one did, since the job was "
+         "first seen with drills."),
+    _own("drill_age_target_seconds", "seconds", "Longest that may be: a fifth more than the longest time between two "
+         "drills; of jobs that are drilled by themselves."),
+    _own("drill_passed", "bool", "Whether the last restore drill that could be done passed, once there was one.", bool),
+    _own("drill_done", "bool", "Whether the last restore drill could be done, whatever it found; 0 where a key, the "
+         "helper or room was missing.", bool),
     _own("duration_seconds", "seconds", "Duration of the last run."),
     _own("next_run_timestamp_seconds", "seconds", "Unix time of the next run; of jobs that will run by themselves."),
     _own("running", "bool", "Whether the job or its drill runs now.", bool),

@@ -59,7 +59,10 @@ class Copies:
 
 @dataclass(slots=True)
 class Result:
-    """What is known of a job. `status`: of its last run, ok, warn, fail or never. Times in Unix seconds."""
+    """What is known of a job. `status`: of its last run, ok, warn, fail or never. Times in Unix seconds.
+
+    `drill_status`, `drill_error`: of the last drill that was carried out; `drill_undone`: why a later one could not be.
+    """
 
     known_since: float
     status: str = "never"
@@ -71,6 +74,8 @@ class Result:
     targets: dict[str, Copies] = field(default_factory=dict)
     drill_status: str = "never"
     drill_error: str | None = None
+    drill_undone: str | None = None
+    drills_since: float | None = None  # when the agent first saw that the job has drills
     drill_at: float | None = None  # of the last one that passed
     rto_s: float | None = None
 
@@ -126,10 +131,13 @@ class Result:
             copies.backups = None if copies.backups is None else max(0, copies.backups - len(ids))
 
     def was_drilled(self, said: Mapping[str, Any], status: str, error: str | None) -> None:
-        """Take the result of a drill."""
+        """Take the result of a drill, or why there was none: then nothing new is known of the backups."""
         if status == "busy":
             return
-        self.drill_status, self.drill_error = status, error
+        if status != "ok" and said.get("passed") is not False:
+            self.drill_undone = error or "no reason given"
+            return
+        self.drill_status, self.drill_error, self.drill_undone = status, error, None
         if status == "ok":
             self.drill_at, self.rto_s = said["started_at"], said["rto_s"]
             copies = self.targets.get(said["target"])
@@ -141,7 +149,9 @@ class Result:
 def load(state_dir: str, job: str) -> Result | None:
     """What is known of a job; None when that is nothing, or a file that cannot be read: the next run writes it anew."""
     try:
-        with open(file_of(state_dir, job), "rb") as file:
+        # Root reads here what somebody else may have put: a link is not followed, a pipe not waited for.
+        handle = os.open(file_of(state_dir, job), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
             return msgspec.json.decode(file.read(_MOST_BYTES), type=Result)
     except (OSError, msgspec.DecodeError):
         return None
@@ -156,11 +166,12 @@ def save(state_dir: str, job: str, result: Result) -> None:
     owner = os.stat(state_dir)
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o750)
-        _give(directory, owner)
-    # Root may write where somebody else may rename: nothing on the way is a link that it follows.
+    # Root may write where somebody else may rename: nothing on the way is a link that it follows, and it gives away
+    # only what it has open.
     at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     part = f".{job}.{secrets.token_hex(4)}.part"
     try:
+        _give(at, owner)
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=at)
         with open(handle, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(result), indent=1))
@@ -179,6 +190,7 @@ def file_of(state_dir: str, job: str) -> str:
     return os.path.join(state_dir, DIRECTORY, f"{job}.json")
 
 
-def _give(file: int | str, owner: os.stat_result) -> None:
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.chown(file, owner.st_uid, owner.st_gid)
+def _give(handle: int, owner: os.stat_result) -> None:
+    """Let a file or directory that root made, and has open, belong to `owner`."""
+    if os.geteuid() == 0 and owner.st_uid != 0 and os.fstat(handle).st_uid == 0:
+        os.fchown(handle, owner.st_uid, owner.st_gid)

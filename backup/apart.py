@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
 from agent.core.secrets import Secret
 from backup.assertions import Assertion, Outcome
 from backup.children import PATH, close_all, program
-from backup.errors import BackupError, Damaged
+from backup.errors import BackupError, Damaged, Refused
 from backup.job import Job
 from backup.manifest import Archive
 from backup.redact import secrets_in
@@ -53,12 +53,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it. `error`: why nothing could be looked at. `took_s`: without the start of the process."""
+    """What came of it. `error`: why nothing could be looked at. `took_s`: without the start of the process.
+
+    `kind`: whether the error is the archive's (failed), or says nothing about it (refused).
+    """
 
     outcomes: list[Outcome] = field(default_factory=list)
     took_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+    kind: Literal["failed", "refused"] = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Apart:
 
     def drill(self, archive: Archive, file: BinaryIO, work: Work, assertions: Sequence[Assertion],
               identity: str | None) -> tuple[Sequence[Outcome], float]:  # fmt: skip
-        """Hand over a proved archive; what was found, and in how many seconds. Raise BackupError, Stopped."""
+        """Hand over a proved archive; what was found, and in how many seconds. Raise BackupError, Refused, Stopped."""
         ends_at = work.guard.ends_at
         task = Task(
             self.job.plugin.type, _plain(self.job.plugin.options), self.job.name, self.host, archive,
@@ -91,7 +95,7 @@ class Apart:
         for warning in found.warnings:
             work.warn(warning)
         if found.error is not None:
-            raise BackupError(found.error)
+            raise (Refused if found.kind == "refused" else BackupError)(found.error)
         return found.outcomes, found.took_s
 
 
@@ -100,14 +104,14 @@ class Apart:
 
 @contextlib.contextmanager
 def behind(path: str) -> Iterator[socket.socket]:
-    """A process that systemd starts behind the socket `path`. Raise BackupError."""
+    """A process that systemd starts behind the socket `path`. Raise Refused."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_CONNECT_S)
         try:
             connection.connect(path)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise BackupError(f"{path}: {reason}; systemctl start vigilhost-drill.socket") from error
+            raise Refused(f"{path}: {reason}; systemctl start vigilhost-drill.socket") from error
         connection.settimeout(None)
         yield connection
 
@@ -161,13 +165,13 @@ def _wait_for_line(connection: socket.socket, work: Work) -> bytes:
 
 
 def send(connection: socket.socket, task: Task, descriptors: Sequence[int]) -> None:
-    """The task with the archive's descriptor, and that of the private key where there is one. Raise BackupError."""
+    """The task with the archive's descriptor, and that of the private key where there is one. Raise Refused."""
     line = msgspec.json.encode(task) + b"\n"
     try:
         sent = socket.send_fds(connection, [line], descriptors)
         connection.sendall(line[sent:])
     except OSError as error:
-        raise BackupError(f"the drill's process takes no task: {error}") from error
+        raise Refused(f"the drill's process takes no task: {error}") from error
 
 
 def receive(connection: socket.socket) -> tuple[Task, BinaryIO, BinaryIO | None]:

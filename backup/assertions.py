@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from agent.core.clock import NS, SystemClock
 from agent.core.options import option
 from agent.core.units import Percent, Seconds, format_duration
 from backup.errors import BackupError, Refused
@@ -51,6 +52,13 @@ def judge(assertion: Assertion, *, now: float, query: Query | None = None, root:
     What cannot be looked at, because there is no database or no directory, is not met.
     """
     return [_outcome(text, look) for text, look in _questions(assertion, now, query, root, estimates or {})]
+
+
+def judge_all(assertions: Iterable[Assertion], *, query: Query | None = None, root: str | None = None,
+              estimates: Mapping[str, int] | None = None) -> list[Outcome]:  # fmt: skip
+    """Each of them as `judge` does, at this moment."""
+    now = SystemClock().wall_ns() / NS
+    return [found for one in assertions for found in judge(one, now=now, query=query, root=root, estimates=estimates)]
 
 
 _Look = Callable[[], tuple[bool, str]]

@@ -55,13 +55,27 @@ def _catalogue(target: Target, names: Sequence[str], key: Secret | None) -> Cata
     damaged: list[str] = []
     for name in names:
         try:
-            with target.open(name) as file:
-                manifests.append(unseal(file.read(MOST_BYTES + 1), key, name))
+            manifests.append(_manifest(target, name, key))
         except (Damaged, TargetFailed) as error:
             damaged.append(str(error))
     # Never by name or by the file's time: a copy of a disk changes both.
     manifests.sort(key=lambda one: (one.finished_at, one.id))
     return Catalogue(tuple(manifests), tuple(sorted(damaged)))
+
+
+def _manifest(target: Target, name: str, key: Secret | None) -> Manifest:
+    with target.open(name) as file:
+        return unseal(file.read(MOST_BYTES + 1), key, name)
+
+
+def again(target: Target, manifest: Manifest, key: Secret | None) -> Manifest | None:
+    """The same backup as its manifest has it now, for whoever holds its job; None: it was deleted since it was read.
+
+    Raise Damaged, TargetFailed.
+    """
+    if manifest.stored_name not in target.names(manifest.prefix):
+        return None
+    return _manifest(target, manifest.stored_name, key)
 
 
 def write(target: Target, manifest: Manifest, key: Secret | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from backup.apart import Apart
 from backup.assertions import Assertion, Outcome
-from backup.errors import BackupError, Stopped
+from backup.errors import BackupError, Refused, Stopped, of_os
 from backup.manifest import Archive, Manifest
 from backup.source import Source, Work
 from backup.target import Target
@@ -45,13 +45,15 @@ class Evidence:
 
 def drill(manifest: Manifest, target: Target, source: Source, work: Work, assertions: Sequence[Assertion], *,
           now: float, identity: str | None = None, apart: Apart | None = None) -> Evidence:  # fmt: skip
-    """Drill every archive of a backup. What fails is in the evidence; raise Stopped only.
+    """Drill every archive of a backup. What fails is in the evidence.
 
-    `apart`: does it in a process without rights, for sources that need nothing but the archive; None: we do it here.
+    Raise Refused when an archive could not be drilled and nothing was found against the others, and Stopped. `apart`:
+    does it in a process without rights, for sources that need nothing but the archive; None: we do it here.
     """
     took_s = 0.0
     found: dict[str, Sequence[Outcome]] = {}
-    error = None if manifest.is_complete else f"{manifest.id}: is not complete"
+    wrong = [] if manifest.is_complete else [f"{manifest.id}: is not complete"]
+    undone: Refused | None = None
     for archive in manifest.archives:
         mine = [one for one in assertions if (one.archive or manifest.archives[0].name) == archive.name]
         try:
@@ -65,13 +67,22 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
             took_s += more_s
         except Stopped:
             raise
+        except (Refused, OSError) as error:
+            found[archive.name] = []
+            text = of_os(error) if isinstance(error, OSError) else str(error)
+            undone = undone or Refused(f"{archive.name}: {text}")
         except BackupError as failure:
             found[archive.name] = [Outcome("can be restored", is_met=False, found=str(failure))]
     known = {archive.name for archive in manifest.archives}
     for one in assertions:
         if one.archive is not None and one.archive not in known:
             found[one.archive] = [Outcome("is in the backup", is_met=False)]
-    return Evidence(manifest.id, manifest.job, now, round(took_s, 3), found, error)
+    evidence = Evidence(manifest.id, manifest.job, now, round(took_s, 3), found, "; ".join(wrong) or None)
+    if undone is None:
+        return evidence
+    if evidence.is_passed:
+        raise undone
+    return replace(evidence, error="; ".join([*wrong, str(undone)]))  # what is damaged is told before what is not known
 
 
 def _drill(archive: Archive, file: BinaryIO, source: Source, work: Work, assertions: Sequence[Assertion],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from agent.core.errors import VigilhostError
 
 
@@ -26,8 +28,17 @@ class Undecodable(Damaged):
 
 
 class Refused(BackupError):
-    """Doing it would harm: a target that is not empty, a member that leads outside, a copy that is not verified."""
+    """Not done, so that nothing is known of what it was about: doing it would harm, or what it needs is not there.
+
+    A target that is not empty, a member that leads outside, a key that is not the right one, a helper that is away.
+    """
 
 
 class Stopped(BackupError):
     """The work was ended from outside: its deadline passed, or somebody asked it to stop."""
+
+
+def of_os(error: OSError) -> str:
+    """What the system said, for the operator: `path: reason`, or the reason where no path is known."""
+    reason = (error.strerror or str(error)).lower()
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

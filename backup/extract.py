@@ -74,7 +74,11 @@ def copy(plain: int, file: str, guard: Guard | None = None) -> int:
                 guard.check()
             view = memoryview(chunk)
             while view:
-                view = view[output.write(view) :]
+                try:
+                    view = view[output.write(view) :]
+                except OSError as error:
+                    error.filename = file  # a full disk is only told by which one
+                    raise
             size += len(chunk)
         os.fsync(output.fileno())
     return size

@@ -7,7 +7,7 @@ that this room needs to know of such an entry.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.core.options import option, required
@@ -74,6 +74,20 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Pings to a service that raises the alarm when a run fails or none comes: healthchecks and its like."""
+
+    url: Secret = required("Address that is pinged after a good run; with /start and /fail behind it at the start and "
+                           "after a bad one.", example="{file: /etc/vigilhost/etc-backup.url}")  # fmt: skip
+    start: Secret | None = option(None, "Address for the start, where the service calls it something else.")
+    fail: Secret | None = option(None, "Address for a failure, where the service calls it something else.")
+    suffixes: bool = option(True, "Whether the service knows /start and /fail; otherwise only good runs are told.")
+    deadline: Seconds = option(
+        20.0, "Longest time for one ping, with everything that is tried again.", minimum=1, maximum=50
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Drill:
     """A restore into something thrown away, to prove that it can be done and to measure how long it takes."""
 
@@ -82,6 +96,7 @@ class Drill:
     target: str | None = option(None, "Target to restore from; null: the first.")
     assertions: list[Assertion] = option(list, "What must be true of it.", example="[{min_rows: {users: 1000}}]")
     deadline: Seconds = option(6 * 3600.0, "Most time it may take.", minimum=1)
+    heartbeat: Heartbeat | None = option(None, "Who is told of every drill that the agent has done.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +111,6 @@ class Hooks:
     after: list[list[str]] = option(list, "Afterwards in any case, also when `before` failed.")
     on_error: list[list[str]] = option(list, "When the run failed, before `after`.")
     deadline: Seconds = option(600.0, "Most time that each may take.", minimum=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Pings to a service that raises the alarm when a run fails or none comes: healthchecks and its like."""
-
-    url: Secret = required("Address that is pinged after a good run; with /start and /fail behind it at the start and "
-                           "after a bad one.", example="{file: /etc/vigilhost/etc-backup.url}")  # fmt: skip
-    start: Secret | None = option(None, "Address for the start, where the service calls it something else.")
-    fail: Secret | None = option(None, "Address for a failure, where the service calls it something else.")
-    suffixes: bool = option(True, "Whether the service knows /start and /fail; otherwise only good runs are told.")
-    deadline: Seconds = option(
-        20.0, "Longest time for one ping, with everything that is tried again.", minimum=1, maximum=50
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,11 @@ class Job:
     def times(self) -> Schedule:
         """The schedule with all its options."""
         return Schedule(self.schedule) if isinstance(self.schedule, str) else self.schedule
+
+    @property
+    def drill_times(self) -> Schedule | None:
+        """When it is drilled, with the other options of its own schedule; None for a job without drills."""
+        return None if self.drill is None else replace(self.times, at=self.drill.schedule)
 
     def retention_of(self, target: str) -> Retention:
         """The rules for one target: its own, or the job's."""

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from backup.children import Group, Status, Step, check_statuses, close_all, pipe
 from backup.coding import Coding, Compression, compress_steps, decode_steps, encrypt_steps
-from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed
+from backup.errors import BackupError, Damaged, Refused, SourceFailed, Stopped, TargetFailed
 from backup.relay import Digest, Lane, Meter, PipeTaker, Taker, relay
 from backup.source import Stream, Work
 
@@ -110,7 +110,7 @@ class Decoder(Generic[T]):
         if isinstance(self._error, BackupError):
             # A damaged archive makes the reader complain of a short one; the decoder knows the cause.
             failed = [status for status in statuses if status.is_failure and status.code > 0]
-            if failed and not isinstance(self._error, Stopped):
+            if failed and not isinstance(self._error, Stopped | Refused):
                 raise Damaged(f"{failed[0]}; {self._error}") from self._error
             raise self._error
         if self._error is not None:

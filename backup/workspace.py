@@ -18,15 +18,31 @@ import tempfile
 from collections.abc import Iterator
 
 from backup.children import PATH, identity, program, user_ids
-from backup.errors import BackupError
+from backup.errors import BackupError, Refused
+from backup.trusted import check_owned
 
 SHARED = "/var/tmp"
 SHARED_MODE = 0o770  # of a directory that is the job's user's and our group's
 
 
+def check_state(state_dir: str) -> None:
+    """As root raise Refused unless the state directory is root's alone.
+
+    Who can rename something in it could have root empty, and fill, a directory elsewhere.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        check_owned(state_dir)
+    except Refused as error:
+        raise Refused(f"{error}; run this as the agent's user, start vigilhost-backup.socket, or name a directory of "
+                      "root's with --state-dir") from error  # fmt: skip
+
+
 @contextlib.contextmanager
 def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
     """An empty directory for a run of `job`, whose lock we hold; removed afterwards. Raise BackupError."""
+    check_state(state_dir)
     try:
         if user is None or user_ids(user)[0] == os.geteuid():
             path = os.path.join(state_dir, "scratch", job)

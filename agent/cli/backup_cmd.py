@@ -184,6 +184,8 @@ def _tell_failures(at: Desk, job: Job, now: float) -> None:
         click.echo(f"{job.name}: the last run, {_age(now, known.ended_at)} ago, failed: {known.error}", err=True)
     if known is not None and known.drill_status == "fail":
         click.echo(f"{job.name}: the last drill failed: {known.drill_error}", err=True)
+    if known is not None and known.drill_undone is not None:
+        click.echo(f"{job.name}: the last drill could not be done: {known.drill_undone}", err=True)
 
 
 def _table(*columns: str) -> Table:

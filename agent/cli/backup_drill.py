@@ -10,7 +10,7 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,12 +23,13 @@ from backup.apart import Apart, behind, child
 from backup.assertions import Assertion
 from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
-from backup.errors import BackupError, Refused, TargetFailed
+from backup.errors import BackupError, Refused, TargetFailed, of_os
 from backup.job import Drill, Job
 from backup.source import Work
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
 from backup.workspace import workspace
 
+NOT_DONE = "not_done"  # status of a drill that nothing was found out by
 EVIDENCE = "backup-drills"  # directory among what jobs work in
 _MOST_REPORTS = 60  # of a job: five years of monthly drills
 _ASK_AGAIN_S = 1.0
@@ -42,22 +43,33 @@ def deadline_of(job: Job) -> float:
 
 
 def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identity: str | None = None) -> Evidence:
-    """Drill one backup, keep the report, and mark the backup as drilled. Raise BackupError when it cannot begin."""
+    """Drill one backup of a job that is held, keep the report, and mark the backup as drilled.
+
+    Raise BackupError, OSError when that cannot be done; what is wrong with the backup is in the evidence alone.
+    """
     job, place = found.job, found.place
+    manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+    if manifest is None:
+        raise Refused(f"{place.name}: {found.manifest.id} is gone; it was deleted meanwhile")
     assertions: Sequence[Assertion] = job.drill.assertions if job.drill is not None else ()
     key = key_of(job, identity)
-    if key is None and any(archive.recipients for archive in found.manifest.archives):
-        raise Refused(f"{found.manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
+    if key is None and any(archive.recipients for archive in manifest.archives):
+        raise Refused(f"{manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip
     target: Any = place.target if bar is None else Counted(place.target, bar.add)
     source = at.source(job)
     with contextlib.ExitStack() as stack:
         apart = stack.enter_context(_apart(at, job)) if source.drills_apart else None
-        evidence = drill(found.manifest, target, source, work, assertions, now=time.time(), identity=key, apart=apart)
+        evidence = drill(manifest, target, source, work, assertions, now=time.time(), identity=key, apart=apart)
     evidence = replace(evidence, target=place.name)
-    if at.is_own and evidence.is_passed:
-        catalogue.write(place.target, drilled(found.manifest, evidence), job.manifest_key)
-    _keep(at, job, evidence)
+    try:
+        _keep(at, job, evidence)
+        if at.is_own and evidence.is_passed:
+            catalogue.write(place.target, drilled(manifest, evidence), job.manifest_key)
+    except BackupError as error:
+        if evidence.is_passed:
+            raise TargetFailed(f"{manifest.id} passed its drill, which cannot be noted: {error}") from error
+        evidence = replace(evidence, error="; ".join(filter(None, [evidence.error, str(error)])))
     return evidence
 
 
@@ -96,28 +108,41 @@ def newest(at: Desk, job: Job) -> Found:
 
 
 def work_drill(at: Desk, job: Job, output: int = 1) -> int:
-    """What the agent's worker does: the drill, told as a worker tells a run. The exit code."""
+    """What the agent's worker does: the drill, told as a worker tells a run, and to its heartbeat. The exit code.
+
+    The status is ok, fail, busy, or not_done: then nothing was found out about the backup.
+    """
+    if job.drill is None or job.drill.heartbeat is None:
+        return _work(at, job, output, None)
+    from agent.backup_heartbeat import Beats, beating
+
+    beats = Beats(job.drill.heartbeat, "restore drill of", "drill")
+    return beating(beats, job.name, lambda: _work(at, job, output, beats.heard), output)
+
+
+def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], None] | None) -> int:
     guard = Guard(deadline_of(job), f"{job.name}: drill")
-    lines = Lines(output, guard, SystemClock(), redactor(job))
+    lines = Lines(output, guard, SystemClock(), redactor(job), heard)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
-    said: dict[str, Any] = {}
-    error: str | None
+    result: dict[str, Any]
     try:
         with at.work(job, guard) as work, _turn(at, guard):
+            lines.put({"event": "phase", "job": job.name, "phase": "drill"})
             evidence = carry_out(at, newest(at, job), work)
-        said, error = evidence.report(), reason(evidence)
+        result = {**evidence.report(), "event": "result", "job": job.name,
+                  "status": "ok" if evidence.is_passed else "fail", "error": reason(evidence),
+                  "is_slot_done": evidence.is_passed}  # fmt: skip
     except Busy as busy:
-        lines.put(refusal(job.name, "busy", str(busy)))
-        return BUSY
-    except (BackupError, ValueError) as failure:
-        error = redactor(job)(str(failure))
+        result = refusal(job.name, "busy", str(busy))
+    except (BackupError, ValueError) as error:
+        result = refusal(job.name, NOT_DONE, str(error))
+    except OSError as error:
+        result = refusal(job.name, NOT_DONE, of_os(error))
     finally:
         guard.close()
-    is_passed = error is None
-    lines.put({**said, "event": "result", "job": job.name, "status": "ok" if is_passed else "fail", "error": error,
-          "is_slot_done": is_passed})  # fmt: skip
-    return OK if is_passed else FAILED
+    lines.put(result)
+    return {"ok": OK, "busy": BUSY}.get(result["status"], FAILED)
 
 
 @contextlib.contextmanager
@@ -140,8 +165,10 @@ def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with open(file, "w", encoding="utf-8") as output:
             json.dump(evidence.report(), output, indent=1, default=str)
+            output.flush()
             os.fsync(output.fileno())
         for old in sorted(glob.glob(os.path.join(glob.escape(directory), f"{job.name}.*.json")))[:-_MOST_REPORTS]:
             os.unlink(old)
     except OSError as error:
-        raise TargetFailed(f"{file}: the report is not kept: {(error.strerror or str(error)).lower()}") from error
+        error.filename = error.filename or file
+        raise TargetFailed(f"the report is not kept: {of_os(error)}") from error

@@ -23,12 +23,13 @@ from agent.config.schema import construct
 from backup import apart, served
 from backup.apart import Found, Task
 from backup.children import Guard
-from backup.errors import BackupError, Refused
+from backup.errors import BackupError, Refused, Stopped, of_os
 from backup.redact import Redactor
 from backup.source import Source, Work
 from backup.sources.scratch import private_file, remove_file
 from backup.verify import decoded
 
+EXIT_REFUSED = 2
 _SET_NO_NEW_PRIVS = 38
 _MOST_KEY = 64 << 10  # bytes
 
@@ -42,20 +43,29 @@ def backup_drill_helper(number: int | None, scratch: str | None, become: str | N
     os.umask(0o077)
     try:
         connection = served.handed_over() if number is None else socket.socket(fileno=number)
+    except (BackupError, OSError) as error:
+        click.echo(f"refused: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    try:
         task, archive, key = apart.receive(connection)
         source = _source(task)  # imported while we may still read our own program, wherever it lies
         _give_up_rights(become)
     except (BackupError, ValueError, OSError) as error:
         click.echo(f"refused: {error}", err=True)
-        sys.exit(2)
+        _answer(connection, Found(error=str(error), kind="refused"))
+        sys.exit(EXIT_REFUSED)
     served.end_with(connection)
     found = _drill(task, source, archive, key, scratch)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    click.echo(f"{task.job}: {task.archive.name}: {found.error or f'{len(found.outcomes)} looked at'}", err=True)
+    _answer(connection, found)
+
+
+def _answer(connection: socket.socket, found: Found) -> None:
     try:
         connection.sendall(msgspec.json.encode(found) + b"\n")
     except OSError:
         pass  # who asked has gone
-    click.echo(f"{task.job}: {task.archive.name}: {found.error or f'{len(found.outcomes)} looked at'}", err=True)
     served.hang_up(connection)
 
 
@@ -105,7 +115,10 @@ def _drill(task: Task, source: Source, archive: BinaryIO, key: BinaryIO | None, 
             work, identity,
         )  # fmt: skip
         return Found(list(outcomes), round(time.monotonic() - began, 3), warnings)
-    except (BackupError, OSError, ValueError) as error:
+    except (Refused, Stopped, OSError) as error:
+        text = of_os(error) if isinstance(error, OSError) else str(error)
+        return Found(warnings=warnings, error=text, kind="refused")
+    except (BackupError, ValueError) as error:
         return Found(warnings=warnings, error=str(error))
     finally:
         guard.close()

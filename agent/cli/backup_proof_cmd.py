@@ -58,7 +58,7 @@ def verify(at: Desk, which: tuple[str, ...], when: str | None, is_all: bool, lev
         found = [Found(job, place, one) for place in at.places(job, target) for one in place.known.manifests]
     with bar(f"{job.name}: verify") as shown:
         shown.expect(sum(one.manifest.stored_bytes for one in found))
-        told = [_verify(at, one, level, identity, shown) for one in found]
+        told = [done for one in found if (done := _verify(at, one, level, identity, shown)) is not None]
     if as_json:
         click.echo(json.dumps({"verified": told}, indent=1))
         return
@@ -67,13 +67,19 @@ def verify(at: Desk, which: tuple[str, ...], when: str | None, is_all: bool, lev
             click.echo(f"{each['target']}: {each['id']} is right, proved at level {each['level']}")
 
 
-def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar) -> dict[str, Any]:
+def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar) -> dict[str, Any] | None:
+    """What there is to tell of one backup; None when it is not there any more."""
     job, place = found.job, found.place
     shown.phase(f"{job.name}: verify {found.manifest.id} on {place.name}")
     target: Any = Counted(place.target, shown.add)
     with at.work(job, Guard(job.limits.deadline, job.name)) as work:
+        # Hours may have gone by since it was listed: somebody pinned or drilled it, retention deleted it.
+        manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+        if manifest is None:
+            click.echo(f"{place.name}: {found.manifest.id} is gone; it was deleted meanwhile", err=True)
+            return None
         done = verifying.verify(
-            found.manifest, target, at.source(job), work, level=level, now=time.time(),
+            manifest, target, at.source(job), work, level=level, now=time.time(),
             identity=key_of(job, identity),
         )  # fmt: skip
         if at.is_own:
@@ -83,8 +89,7 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
                 at.problem(f"{place.name}: what was found cannot be noted there: {error}")
     for sentence in done.problems:
         at.problem(f"{place.name}: {done.manifest.id}: {work.redact(sentence)}")
-    if not done.problems:
-        at.remember(job, lambda known: known.changed(place.name, done.manifest.summary()))
+    at.remember(job, lambda known: known.changed(place.name, done.manifest.summary()))
     return {"job": job.name, "target": place.name, "id": done.manifest.id, "level": done.manifest.level,
             "problems": [work.redact(each) for each in done.problems]}  # fmt: skip
 

@@ -107,7 +107,7 @@ def _remarks(job: dict[str, Any]) -> list[str]:
     running = job["progress"]
     return [
         *([f"runs: {running['phase']}, {rough_size(running['stored_bytes'] or 0)}"] if running else []),
-        *(text for text in (job["error"], job["drill_error"], job["heartbeat_error"]) if text),
+        *(text for text in (job["error"], job["drill_error"], job["drill_undone"], job["heartbeat_error"]) if text),
     ]
 
 

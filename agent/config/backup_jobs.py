@@ -16,7 +16,7 @@ from agent.core.problems import ConfigError, Place, Problem
 from backup.job import Job, SourceCommon, TargetCommon, check_job_name
 
 DIRECTORY = "backup.d"  # beside vigilhost.yaml
-_RUNS_ALONE = ("source", "targets", "manifest_key", "heartbeat")  # sections that nobody but a run has a use for
+_RUNS_ALONE = ("source", "targets", "manifest_key", "heartbeat", "drill")  # sections with secrets that only a run uses
 REGISTRIES: Mapping[str, Registry] = {
     "backup_sources": Registry(
         noun="backup source",

@@ -54,6 +54,9 @@ def _job(facts: Facts, job: Job, known: Result | None) -> Iterator[Finding]:
 
 
 def _drill(facts: Facts, job: Job, known: Result) -> Iterator[Finding]:
+    if known.drill_undone is not None:
+        yield Finding("warn", f"backup {job.name}", f"the last restore drill could not be done: {known.drill_undone}",
+                      f"`vigilhost backup drill {job.name}` shows what it lacks")  # fmt: skip
     if known.drill_status == "fail":
         yield Finding("fail", f"backup {job.name}", f"the last restore drill failed: {known.drill_error}; last passed "
                       f"{facts.ago(known.drill_at)}", f"`vigilhost backup drill {job.name}` repeats it")  # fmt: skip

@@ -10,9 +10,9 @@ from typing import ClassVar
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes
-from backup.assertions import Assertion, Outcome
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step
-from backup.errors import BackupError, Damaged, Refused
+from backup.errors import BackupError, Damaged, Refused, Stopped
 from backup.extract import copy, fresh
 from backup.source import Facts, Restored, Stream, Work
 from backup.trusted import check_program
@@ -39,7 +39,8 @@ class Command:
     check_argv: list[str] = option(list, "Program that reads a backup and exits 0 when it is right.",
                                    example="[/usr/bin/pg_restore, -f, /dev/null]")  # fmt: skip
     restore_argv: list[str] = option(list, "Program that reads a backup and restores it; its last argument is where.")
-    drill_argv: list[str] = option(list, "Program that reads a backup and exits 0 when it could be restored.")
+    drill_argv: list[str] = option(list, "Program that reads a backup and exits 0 when it could be restored; "
+                                   "file_exists looks below $VIGILHOST_SCRATCH.")  # fmt: skip
 
     drills_apart: ClassVar[bool] = False  # its program is the job's own, and may need more
 
@@ -73,13 +74,16 @@ class Command:
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
+        """Give it to `drill_argv`, and look for what is asserted in the directory that it may restore into."""
         if not self.drill_argv:
             raise Refused("source.command.drill_argv: is not set; a drill needs a program that restores")
         try:
             self._feed(self.drill_argv, plain, work, BackupError, {"VIGILHOST_SCRATCH": work.scratch})
+        except (Refused, Stopped):
+            raise
         except BackupError as error:
             return [Outcome("drill_argv exits 0", is_met=False, found=str(error))]
-        return [Outcome("drill_argv exits 0", is_met=True)]
+        return [Outcome("drill_argv exits 0", is_met=True), *judge_all(assertions, root=work.scratch)]
 
     def sweep(self, work: Work) -> list[str]:
         return []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.core.clock import NS, SystemClock
 from agent.core.options import option, required
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step
 from backup.errors import Damaged, SourceFailed
 from backup.extract import RECIPE, extract, fresh
@@ -103,15 +103,15 @@ def list_tar(plain: int, work: Work) -> None:
 
 
 def drill_tar(plain: int, work: Work, assertions: Sequence[Assertion]) -> list[Outcome]:
-    """Extract a tar archive in the scratch directory and look for files."""
+    """Extract a tar archive in the scratch directory and look for files; nothing of it stays."""
     directory = os.path.join(work.scratch, "drill")
-    with fresh(directory, force=False) as staging:
-        done = extract(plain, staging, guard=work.guard, allow=frozenset({"links", "look"}))
-    outcomes = [
-        Outcome("members can be extracted", not done.refused, f"{done.count} members, {len(done.refused)} refused")
-    ]
-    now = SystemClock().wall_ns() / NS
-    return outcomes + [found for one in assertions for found in judge(one, now=now, root=directory)]
+    try:
+        with fresh(directory, force=False) as staging:
+            done = extract(plain, staging, guard=work.guard, allow=frozenset({"links", "look"}))
+        found = f"{done.count} members, {len(done.refused)} refused"
+        return [Outcome("members can be extracted", not done.refused, found), *judge_all(assertions, root=directory)]
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _below_root(path: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.core.options import option
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge, judge_all
 from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import copy
@@ -178,7 +178,7 @@ class LXD:
         """Import under a random name, which is deleted again. It is not started: it has the original's addresses."""
         if name.startswith(_SETTINGS):
             _read_settings(plain)
-            return [Outcome("the settings are whole", is_met=True)]
+            return [Outcome("the settings are whole", is_met=True), *judge_all(assertions)]
         made = throwaway_name(self.host, self.job, "-")
         if name.startswith(_VOLUME):
             made = f"{name.removeprefix(_VOLUME).partition('/')[0]}/{made}"

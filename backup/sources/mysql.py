@@ -12,7 +12,7 @@ from typing import Literal
 from agent.core.clock import NS, SystemClock
 from agent.core.options import option
 from agent.core.secrets import Secret
-from backup.assertions import Assertion, Outcome, Query, judge
+from backup.assertions import Assertion, Outcome, Query, judge, judge_all
 from backup.children import Step, user_ids
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
@@ -125,7 +125,7 @@ class MySQL:
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
         with self._drill_client(work) as client:
             if name == ACCOUNTS:
-                return self._drill_accounts(plain, client, work)
+                return [*self._drill_accounts(plain, client, work), *judge_all(assertions)]
             if self.drill_on == "database":
                 _refuse_events(client)
             scratch = throwaway_name(self.host, self.job)

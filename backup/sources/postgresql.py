@@ -13,11 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.core.clock import NS, SystemClock
 from agent.core.options import option
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step, user_ids
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
@@ -151,17 +150,16 @@ class PostgreSQL:
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
         with self._drill_client(work) as client:
             if name == GLOBALS:
-                return self._drill_globals(plain, client, work)
+                return [*self._drill_globals(plain, client, work), *judge_all(assertions)]
             scratch = throwaway_name(self.host, self.job)
             if scratch == name or scratch in self._all_names(client):
                 raise Refused(f"{scratch}: there is such a database already; a drill never touches one that is there")
             with _restored(client, scratch, plain, work):
-                now = SystemClock().wall_ns() / NS
-                outcomes = [Outcome("pg_restore ends without an error", is_met=True)]
-                for one in assertions:
-                    outcomes += judge(one, now=now, estimates=estimates,
-                                      query=lambda sql: client.value(sql, scratch, is_read_only=True))  # fmt: skip
-        return outcomes
+                return [
+                    Outcome("pg_restore ends without an error", is_met=True),
+                    *judge_all(assertions, estimates=estimates,
+                               query=lambda sql: client.value(sql, scratch, is_read_only=True)),
+                ]  # fmt: skip
 
     def sweep(self, work: Work) -> list[str]:
         removed = []

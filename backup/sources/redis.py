@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agent.core.clock import NS, SystemClock
 from agent.core.options import option
 from agent.core.secrets import Secret
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import RECIPE, copy, extract, fresh
@@ -149,11 +148,10 @@ class Redis:
         with private_directory(work, "drill") as directory:
             self._unpack(name, plain, directory, work, _LOOK)
             with _own_server(directory, work, has_log=name == LOG) as ask:
-                outcomes = [Outcome("a server starts with it", is_met=True)]
-                now = SystemClock().wall_ns() / NS
-                for one in assertions:
-                    outcomes += judge(one, now=now, query=lambda said: _answer(said, ask), estimates=estimates)
-        return outcomes
+                return [
+                    Outcome("a server starts with it", is_met=True),
+                    *judge_all(assertions, query=lambda said: _answer(said, ask), estimates=estimates),
+                ]
 
     def _unpack(self, name: str, plain: int, directory: str, work: Work, allow: frozenset[str] = frozenset()) -> None:
         """Write an archive's files to a directory, for the job's user. Raise Damaged."""

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote
 
-from agent.core.clock import NS, SystemClock
 from agent.core.options import option, required
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Guard, Step
 from backup.errors import Damaged, Refused, SourceFailed
 from backup.extract import copy
@@ -126,13 +125,11 @@ class SQLite:
         try:
             copy(plain, file)
             check_integrity(file)
-            outcomes = [Outcome("integrity_check is ok", is_met=True)]
-            now = SystemClock().wall_ns() / NS
             with closing(_open(file)) as database:
-                for one in assertions:
-                    outcomes += judge(one, now=now, query=lambda sql: _first(database, sql), root=None,
-                                      estimates=estimates)  # fmt: skip
-            return outcomes
+                return [
+                    Outcome("integrity_check is ok", is_met=True),
+                    *judge_all(assertions, query=lambda sql: _first(database, sql), estimates=estimates),
+                ]
         finally:
             _remove(file)
 

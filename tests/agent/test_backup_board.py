@@ -27,6 +27,7 @@ NEVER = {"at": "never"}
 PROMISED = {
     "last_success_timestamp_seconds", "last_verified_timestamp_seconds", "last_drill_timestamp_seconds",
     "rpo_age_seconds", "rpo_target_seconds", "rto_measured_seconds", "duration_seconds", "size_bytes", "status",
+    "drill_age_seconds", "drill_age_target_seconds",
 }  # fmt: skip
 
 
@@ -108,6 +109,36 @@ def test_a_job_that_names_no_rpo_has_twice_the_time_between_its_runs(host: Backe
     assert rpo_of(schedule="daily 03:00", rpo="26h") == 26 * 3600
     assert rpo_of(schedule=NEVER) is None
     assert rpo_of(schedule="daily 03:00", enabled=False) is None
+
+
+def test_a_drill_may_be_a_fifth_later_than_its_own_schedule_says(host: BackedUp) -> None:
+    def target_of(schedule: str, **options: Any) -> float | None:
+        made = board(host, FakeClock(NOW), drill={"schedule": schedule, "assertions": []}, **options)
+        found: float | None = published(made).get("drill_age_target_seconds")
+        return found
+
+    assert target_of("monthly 1 05:00") == pytest.approx(1.2 * 31 * 86400)
+    assert target_of("weekly sun 05:00") == pytest.approx(1.2 * 7 * 86400)
+    assert target_of("0 5 1 */3 *") == pytest.approx(1.2 * 92 * 86400)
+    assert target_of("never") is None
+    assert target_of("monthly 1 05:00", enabled=False) is None
+
+
+def test_the_age_of_a_drill_counts_from_when_the_job_got_drills(host: BackedUp) -> None:
+    clock = FakeClock(time.time())
+    made = board(host, clock)
+    later(clock, 1000)
+    assert "drill_age_seconds" not in published(made)
+    made.take({"job": host.job(drill={"assertions": []})})
+    later(clock, 500)
+    assert published(made)["drill_age_seconds"] == pytest.approx(500)
+    known = made.known("job")
+    known.was_drilled({"started_at": made.now(), "rto_s": 1.0, "backup": "x", "target": "y"}, "ok", None)
+    made.keep("job", known)
+    later(clock, 50)
+    again = Board(str(host.directory / "state"), clock, Disk(1))  # the agent is started again
+    again.take(made.jobs)
+    assert published(again)["drill_age_seconds"] == pytest.approx(50)
 
 
 def test_the_size_to_come_is_published_beside_the_space_there_is_now(host: BackedUp) -> None:

@@ -15,6 +15,7 @@ from agent.backup_keeper import BackupKeeper
 from agent.cli.group import cli
 from agent.core.secrets import Secret
 from backup.job import Heartbeat
+from backup.worker import EVERY_JOB, lock
 from tests.agent.test_backup_keeper import play, until
 from tests.backup.hosts import HOST, BackedUp, command_job
 from tests.servers.programs import need
@@ -98,6 +99,57 @@ def test_the_agent_tells_of_every_run(host: BackedUp) -> None:
         assert asked(service) == [f"/{TOKEN}/start", f"/{TOKEN}", f"/{TOKEN}/start", f"/{TOKEN}/fail"]
         assert service.requests[1].text == "backup job: ok"
         assert "broken" in service.requests[3].text
+
+
+def test_the_agent_tells_of_every_drill_at_an_address_of_its_own(host: BackedUp) -> None:
+    with ScriptedHttp(Reply(200)) as runs, ScriptedHttp(Reply(200)) as service:
+
+        def job(name: str) -> None:
+            host.job(
+                schedule=NEVER, heartbeat={"url": f"{runs.url}/run"},
+                drill={"schedule": "never", "assertions": [{"file_exists": [name]}],
+                       "heartbeat": {"url": f"{service.url}/{TOKEN}"}},
+            )  # fmt: skip
+
+        async def scene(kept: BackupKeeper, _: Any) -> None:
+            drill = kept.commands()["backup_run"]
+            await drill({"job": "job", "drill": True})
+            await until(lambda: len(service.requests) == 2)
+            await drill({"job": "job"})
+            await until(lambda: len(host.manifests()) == 1 and len(runs.requests) == 2)
+            await drill({"job": "job", "drill": True})
+            await until(lambda: len(service.requests) == 4)
+            job("nowhere")
+            await drill({"job": "job", "drill": True})
+            await until(lambda: len(service.requests) == 6)
+
+        job(str(host.source / "file").lstrip("/"))
+        play(host, scene)
+        begun, good, bad = f"/{TOKEN}/start", f"/{TOKEN}", f"/{TOKEN}/fail"
+        assert asked(service) == [begun, bad, begun, good, begun, bad]
+        assert service.requests[0].text == "restore drill of job began"
+        assert "there is no complete backup" in service.requests[1].text
+        assert service.requests[3].text == "restore drill of job: ok"
+        assert "nowhere exists: not there" in service.requests[5].text
+        assert asked(runs) == ["/run/start", "/run"]
+
+
+def test_a_drill_is_told_only_once_it_has_its_turn(host: BackedUp) -> None:
+    """Another job runs: the drill waits, and a service that measures times must not hear of it yet."""
+    with ScriptedHttp(Reply(200)) as service:
+        host.job(schedule=NEVER, drill={"schedule": "never", "assertions": [],
+                                        "heartbeat": {"url": f"{service.url}/{TOKEN}"}})  # fmt: skip
+
+        async def scene(kept: BackupKeeper, _: Any) -> None:
+            state = str(host.directory / "state")
+            with lock(state, EVERY_JOB) as is_ours:
+                assert is_ours
+                await kept.commands()["backup_run"]({"job": "job", "drill": True})
+                await until(lambda: (host.directory / "state" / "scratch" / "job").is_dir())
+                assert asked(service) == []
+            await until(lambda: len(service.requests) == 2)
+
+        play(host, scene)
 
 
 def test_a_lost_ping_is_said_once_and_the_backup_is_good(host: BackedUp) -> None:

@@ -21,6 +21,7 @@ from agent.control import ControlError
 from agent.core.clock import FakeClock
 from agent.core.model import Tick
 from agent.core.secrets import Secret
+from backup.runner import ChildRunner
 from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.backup.helper_process import Activated, helper_argv
@@ -195,6 +196,39 @@ def test_people_have_a_job_run_and_drilled_over_the_control_socket(host: BackedU
     play(host, scene)
 
 
+def test_what_could_not_be_drilled_leaves_the_last_verdict_as_it_was(host: BackedUp) -> None:
+    host.job(schedule=NEVER, drill={"schedule": "never", "assertions": []})
+    passed, done = (("vigilhost_backup_drill_passed", "job"), ("vigilhost_backup_drill_done", "job"))
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        async def drills(until_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+            await kept.commands()["backup_run"]({"job": "job", "drill": True})
+            await until(lambda: until_so(kept.summary()["jobs"]["job"]))
+            told: dict[str, Any] = kept.summary()["jobs"]["job"]
+            return told
+
+        assert not {passed, done} & values(kept).keys()
+        told = await drills(lambda one: one["drill_undone"] is not None)
+        assert "there is no complete backup" in told["drill_undone"]
+        assert (told["drill"], values(kept)[done], passed in values(kept)) == ("never", False, False)
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: states(kept) == ["ok"])
+        told = await drills(lambda one: one["drill"] == "ok")
+        assert (told["drill_undone"], values(kept)[passed], values(kept)[done]) == (None, True, True)
+        kept._schedulers[1]._runner = ChildRunner(["/bin/false"])  # a worker that dies
+        told = await drills(lambda one: one["drill_undone"] is not None)
+        assert "exited 1" in told["drill_undone"]
+        assert (told["drill"], values(kept)[passed], values(kept)[done]) == ("ok", True, False)
+        assert kept.summary()["state"] == "ok"
+        kept._schedulers[1]._runner = kept._runners()[1]
+        (stored,) = host.store.rglob("*.zst")
+        stored.write_bytes(b"x")
+        told = await drills(lambda one: one["drill"] == "fail")
+        assert (told["drill_undone"], values(kept)[passed], values(kept)[done]) == (None, False, True)
+
+    play(host, scene)
+
+
 def test_a_reload_brings_jobs_and_takes_them_away(host: BackedUp) -> None:
     async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
         assert values(kept) == {}
@@ -294,9 +328,10 @@ def test_a_secret_is_in_no_log_no_reading_and_no_file_of_the_agent(
              schedule=NEVER, hooks={"after": [list(argv)]}, drill={"assertions": [{"file_exists": ["x"]}]})  # fmt: skip
 
     async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
-        for is_drill, known in ((False, "status"), (True, "drill")):
-            await kept.commands()["backup_run"]({"job": "job", "drill": is_drill})
-            await until(lambda known=known: kept.summary()["jobs"]["job"][known] == "fail")  # type: ignore[misc]
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: kept.summary()["jobs"]["job"]["status"] == "fail")
+        await kept.commands()["backup_run"]({"job": "job", "drill": True})
+        await until(lambda: kept.summary()["jobs"]["job"]["drill_undone"] is not None)
         assert "login *** failed" in kept.summary()["jobs"]["job"]["error"]
         shown = [repr(kept.summary()), Exposition().render([Tick(0, "agent", list(kept.readings()))])]
         assert not [text for text in shown if CANARY in text]

@@ -69,7 +69,8 @@ class Story:
 
     def drilled(self, *, passed: bool, rto_s: float = 2.0) -> None:
         known = self.board.known("job")
-        report = {"started_at": self.board.now(), "rto_s": rto_s, "backup": known.backup, "target": "store"}
+        report = {"started_at": self.board.now(), "rto_s": rto_s, "backup": known.backup, "target": "store",
+                  "passed": passed}  # fmt: skip
         known.was_drilled(report, "ok" if passed else "fail", None if passed else "users has no rows")
         self.board.keep("job", known)
 
@@ -130,13 +131,13 @@ def is_not_drilled_any_more(story: Story) -> None:
     story.job(schedule="daily 03:00", rpo="90d", drill={"assertions": []})
     ran(story.board, story.host)
     story.drilled(passed=True)
-    story.goes_on(36 * DAY)
+    story.goes_on(38 * DAY)
 
 
 def was_never_drilled(story: Story) -> None:
     story.job(schedule="daily 03:00", rpo="90d", drill={"assertions": []})
     ran(story.board, story.host)
-    story.goes_on(37 * DAY)
+    story.goes_on(38 * DAY)
 
 
 def cannot_be_restored(story: Story) -> None:
@@ -144,6 +145,16 @@ def cannot_be_restored(story: Story) -> None:
     ran(story.board, story.host)
     story.drilled(passed=False)
     story.goes_on(HOUR)
+
+
+def cannot_be_drilled(story: Story) -> None:
+    story.job(schedule="daily 03:00", drill={"assertions": []})
+    ran(story.board, story.host)
+    story.drilled(passed=True)
+    known = story.board.known("job")
+    known.was_drilled({}, "not_done", "is encrypted; name a file with a private key")
+    story.board.keep("job", known)
+    story.goes_on(2 * HOUR)
 
 
 def is_restored_slowly(story: Story) -> None:
@@ -180,9 +191,33 @@ def waits_for_its_first_slot(story: Story) -> None:
         (is_not_drilled_any_more, {"BackupDrillOverdue", "BackupNotVerified"}),
         (was_never_drilled, {"BackupNeverDrilled", "BackupNotVerified"}),
         (cannot_be_restored, {"BackupDrillFailed"}),
+        (cannot_be_drilled, {"BackupDrillNotDone"}),
         (is_restored_slowly, {"BackupRestoreTooSlow"}),
     ],
 )
 def test_what_goes_wrong_is_an_alert(story: Story, happens: Callable[[Story], None], fires: set[str]) -> None:
     happens(story)
     assert story.firing == fires, published(story.board)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "days", "is_late"),
+    [
+        ("weekly sun 05:00", 8, False),
+        ("weekly sun 05:00", 9, True),
+        ("0 5 1 */3 *", 100, False),
+        ("0 5 1 */3 *", 112, True),
+        ("never", 112, False),
+    ],
+)
+@pytest.mark.parametrize("passed_once", [True, False])
+def test_a_drill_is_late_by_its_own_schedule(
+    story: Story, schedule: str, days: int, is_late: bool, passed_once: bool
+) -> None:
+    story.job(schedule="daily 03:00", rpo="365d", drill={"schedule": schedule, "assertions": []})
+    ran(story.board, story.host)
+    if passed_once:
+        story.drilled(passed=True)
+    story.goes_on(days * DAY)
+    late = "BackupDrillOverdue" if passed_once else "BackupNeverDrilled"
+    assert {name for name in story.firing if "Drill" in name} == ({late} if is_late else set())

@@ -126,9 +126,12 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
         f'vigilhost_backup_expected_bytes{{{DB},target="disk"}}', (11 * GB, 0), (9 * GB, 0),
     ),
     "BackupNeverDrilled": (
-        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0)},
-        f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
+        {f'vigilhost_backup_last_success_timestamp_seconds{{{DB},target="disk"}}': (T0, 0),
+         f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}': (0, 0),
+         f'vigilhost_backup_drill_age_target_seconds{{{DB}}}': (90 * 86_400, 0)},
+        f'vigilhost_backup_drill_age_seconds{{{DB}}}', (91 * 86_400, 1), (35 * 86_400, 1),
     ),
+    "BackupDrillNotDone": ({}, f"vigilhost_backup_drill_done{{{DB}}}", (0, 0), (1, 0)),
     "BackupDrillFailed": ({}, f"vigilhost_backup_drill_passed{{{DB}}}", (0, 0), (1, 0)),
     "BackupRestoreTooSlow": (
         {f"vigilhost_backup_rto_target_seconds{{{DB}}}": (3600, 0)},
@@ -143,7 +146,9 @@ CASES: dict[str, tuple[dict[str, Line], str, Line, Line]] = {
         f'vigilhost_backup_last_verified_timestamp_seconds{{{DB}}}', (0, 0), (T0, 0),
     ),
     "BackupDrillOverdue": (
-        {}, f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}', (T0 - 40 * 86_400, 0), (T0, 0),
+        {f'vigilhost_backup_last_drill_timestamp_seconds{{{DB}}}': (T0 - 91 * 86_400, 0),
+         f'vigilhost_backup_drill_age_target_seconds{{{DB}}}': (90 * 86_400, 0)},
+        f'vigilhost_backup_drill_age_seconds{{{DB}}}', (91 * 86_400, 1), (35 * 86_400, 1),
     ),
 }  # fmt: skip
 # Read-only for an hour now: the healthy host has been so for ever, the other one was writable in the hour before.
@@ -231,7 +236,8 @@ def test_a_default_rule_does_not_flap_at_its_edge(name: str) -> None:
 
 
 # What they compare with is another series, or 0 or 1, which is no matter of taste.
-WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank", "BackupWillNotFit", "BackupRestoreTooSlow"}
+WITHOUT_THRESHOLD = {"BackupOverdue", "BackupShrank", "BackupWillNotFit", "BackupRestoreTooSlow", "BackupDrillOverdue",
+                     "BackupNeverDrilled"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - WITHOUT_THRESHOLD))

@@ -175,9 +175,9 @@ def test_a_drill_of_files_looks_for_them_and_leaves_nothing(host: BackedUp) -> N
     host.run()
     inside = str(host.source).lstrip("/")
     assert drill_of(host, job, Assertion(file_exists=[f"{inside}/etc/passwd"])).is_passed
-    assert not drill_of(host, job, Assertion(file_exists=[f"{inside}/etc/shadow"])).is_passed
-    assert not drill_of(host, job, Assertion(file_exists=["../../etc"])).is_passed
-    assert not drill_of(host, job, Assertion(sql="SELECT 1")).is_passed
+    wrong = [Assertion(file_exists=[f"{inside}/etc/shadow", "../../etc"]), Assertion(sql="SELECT 1 = 1")]
+    assert [one.is_met for one in drill_of(host, job, *wrong).archives["files"]] == [True, False, False, False]
+    assert os.listdir(host.work().scratch) == []
 
 
 def test_a_drill_of_a_damaged_backup_fails(host: BackedUp) -> None:
@@ -209,7 +209,23 @@ def test_a_program_restores_and_drills_what_a_program_dumped(host: BackedUp, tmp
     assert (tmp_path / "to").read_text() == "the whole dump\n"
     assert drill_of(host, job).is_passed
     job = host.job(source={"command": {**source, "environment": {"WANTED": "something else"}}})
-    assert not drill_of(host, job).is_passed
+    assert not drill_of(host, job, Assertion(file_exists=["it"])).is_passed
+
+
+def test_what_is_asserted_of_a_programs_drill_is_looked_at(host: BackedUp, tmp_path: Path) -> None:
+    driller = tmp_path / "driller"
+    driller.write_text('#!/bin/sh\ncat > "$VIGILHOST_SCRATCH/it"\n')
+    driller.chmod(0o700)
+    job = host.job(source={"command": {"argv": script(host, "echo dumped"), "drill_argv": [str(driller)]}})
+    host.run()
+    assert drill_of(host, job, Assertion(file_exists=["it"])).is_passed
+    evidence = drill_of(host, job, Assertion(file_exists=["nowhere"]), Assertion(sql="SELECT 1 = 1"))
+    assert [(one.assertion, one.is_met) for one in evidence.archives["output"]] == [
+        ("drill_argv exits 0", True), ("nowhere exists", False), ("SELECT 1 = 1 = true", False)
+    ]  # fmt: skip
+    driller.chmod(0o777)
+    with pytest.raises(Refused, match="others can write to it"):
+        drill_of(host, job)
 
 
 def test_without_a_program_to_restore_it_becomes_a_file(host: BackedUp, tmp_path: Path) -> None:

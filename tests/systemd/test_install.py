@@ -11,6 +11,13 @@ import pytest
 from tests.systemd.installed import CONFIG, SERVICE, Installed
 
 BACKUP = "/srv/backup/etc/20260131T030000Z-1a2b3c.tar.zst"
+JOB = """\
+source: {files: {paths: [/etc/vigilhost]}}
+schedule: never
+targets: {disk: {type: local, path: /srv/copies}}
+drill: {schedule: never, assertions: [{file_exists: [etc/vigilhost/vigilhost.yaml]}]}
+"""
+DROP_INS = "/etc/systemd/system/vigilhost-backup@.service.d"
 EDITED = "collectors: {others: false, cpu: {}}\n"
 
 
@@ -90,16 +97,31 @@ def test_installing_it_again_goes_on_with_what_was_kept(fresh: Installed, packag
     assert fresh.run("systemctl", "is-enabled", SERVICE).strip() == "enabled"
 
 
+def test_a_job_is_run_and_drilled_through_the_socket(fresh: Installed) -> None:
+    fresh.run("sh", "-ec", "mkdir /srv/copies; cat >/etc/vigilhost/backup.d/etc.yaml", stdin=JOB)
+    fresh.run("vigilhost", "backup", "destinations", "--install")
+    fresh.run("systemctl", "reload", "vigilhost")
+    fresh.run("vigilhost", "backup", "run", "etc")
+    fresh.run("vigilhost", "backup", "drill", "etc")
+    made = {path.name for path in fresh.path("/var/lib/vigilhost-backup").iterdir()}
+    assert {"locks", "backup-drills"} <= made
+    assert fresh.path("/var/cache/vigilhost-backup").is_dir()
+    assert "/srv/copies" in fresh.path(f"{DROP_INS}/destinations.conf").read_text()
+
+
 def test_purging_removes_state_and_configuration_and_leaves_backups(fresh: Installed) -> None:
     fresh.remove(purge=True)
     gone = (
         "/var/lib/vigilhost",
         "/var/lib/vigilhost-backup",
         "/var/cache/vigilhost",
+        "/var/cache/vigilhost-backup",
+        DROP_INS,
         "/run/vigilhost",
         "/usr/lib/vigilhost",
     )
     assert [path for path in (*gone, CONFIG) if fresh.path(path).exists()] == []
     assert fresh.path(BACKUP).read_text() == "precious\n"
+    assert [path.name for path in fresh.path("/srv/copies").rglob("manifest.json")] == ["manifest.json"]
     assert fresh.run("systemctl", "--failed", "--no-legend") == ""
     assert fresh.attempt("systemctl", "list-unit-files", "--no-legend", "vigilhost*").stdout == ""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from click.testing import CliRunner, Result
 from agent import backup_results
 from agent.cli.group import cli
 from agent.control import ControlSocket
+from backup import catalogue
+from backup import verify as verifying
+from backup.manifest import Manifest
 from backup.worker import lock
 from tests.backup.hosts import HOST, BackedUp, age_key, command_job, tree
 from tests.servers.process import wait_until
@@ -157,6 +161,42 @@ def test_verify_finds_a_flipped_bit_and_restore_refuses_it(operator: Operator, t
     (found,) = operator.json("verify", code=1)["verified"]
     assert "not those that were written" in found["problems"][0]
     assert not operator.host.manifests()[0].is_verified
+
+
+def test_a_copy_that_is_found_damaged_is_no_longer_verified_for_the_agent(operator: Operator) -> None:
+    operator.types("run", "job")
+    (kept,) = operator.known().targets["store"].kept
+    assert (kept.verified, kept.level) == (True, 2)
+    flip(stored_archive(operator.host))
+    operator.types("verify", code=1)
+    (kept,) = operator.known().targets["store"].kept
+    assert (kept.verified, kept.level) == (False, 0)
+
+
+def test_what_happened_to_a_backup_while_others_were_verified_stays(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of four takes its time; meanwhile another is pinned, and one deleted."""
+    for _ in range(4):
+        operator.types("run", "job")
+    first, pinned, doomed, last = operator.host.manifests()
+    verify = verifying.verify
+
+    def meanwhile(manifest: Manifest, *given: Any, **more: Any) -> verifying.Verified:
+        if manifest.id == first.id:
+            target = operator.host.target()
+            catalogue.write(target, replace(pinned, pinned=True, drilled_at=5.0), None)
+            catalogue.delete(target, doomed)
+        return verify(manifest, *given, **more)
+
+    monkeypatch.setattr(verifying, "verify", meanwhile)
+    done = operator.types("verify", "job", "--all")
+    assert f"store: {doomed.id} is gone; it was deleted meanwhile" in done.stderr
+    assert doomed.id not in done.stdout
+    left = {one.id: one for one in operator.host.manifests()}
+    assert list(left) == [first.id, pinned.id, last.id]
+    assert (left[pinned.id].pinned, left[pinned.id].drilled_at) == (True, 5.0)
+    assert (left[pinned.id].verified_at or 0.0) > (pinned.verified_at or 0.0)
 
 
 def test_a_restore_equals_the_original_and_its_commands_do_the_same(operator: Operator, tmp_path: Path) -> None:
@@ -340,6 +380,23 @@ def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
 
     assert asyncio.run(act()).stdout == "job: runs as soon as no other job runs\n"
     assert (asked, operator.host.stored()) == (["job"], [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works where others own; run the tests as root")
+def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path: Path) -> None:
+    operator.types("run", "job")
+    state = operator.host.directory / "state"
+    (tmp_path / "etc" / "job").mkdir(parents=True)
+    (tmp_path / "etc" / "job" / "precious").touch()
+    (state / "scratch").rmdir()
+    (state / "scratch").symlink_to(tmp_path / "etc")
+    os.chown(state, 1, 1)
+    for words in (("run",), ("verify",), ("restore", "--to", str(tmp_path / "to")), ("drill",), ("prune",)):
+        said = operator.types(words[0], "job", *words[1:], code=1).stderr
+        assert f"{state}: owned by user 1; it must belong to root" in said
+        assert "start vigilhost-backup.socket, or name a directory of root's with --state-dir" in said
+    assert (tmp_path / "etc" / "job" / "precious").exists()
+    assert len(operator.json("list")["backups"]) == 1
 
 
 def test_what_systemd_must_let_jobs_write_to_is_printed_and_installed(operator: Operator) -> None:

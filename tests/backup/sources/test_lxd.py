@@ -140,7 +140,9 @@ def test_by_stand_in_a_drill_imports_under_a_random_name_and_deletes_it(host: Ba
 def test_by_stand_in_a_drill_tells_what_is_not_so(host: BackedUp, lxd: StandIn) -> None:
     round_ = a_round(host, lxd, instances=["web"])
     round_.back_up()
-    evidence = round_.drill({"file_exists": ["etc/nothing"], "sql": "SELECT 1"})
+    evidence = round_.drill({"file_exists": ["etc/nothing"], "sql": "SELECT 1"},
+                            {"archive": "settings/profiles", "file_exists": ["default"]})  # fmt: skip
+    assert outcomes(evidence, "settings/profiles") == {"the settings are whole": True, "default exists": False}
     assert outcomes(evidence, "web") == {
         "it can be imported": True, "etc/nothing exists": False, "SELECT 1 = true": False
     }  # fmt: skip

@@ -194,11 +194,17 @@ def test_a_drill_looks_at_a_database_that_is_gone_afterwards(host: BackedUp, mar
 def test_a_drill_tells_what_is_not_so(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
     round_ = a_round(host, mariadb, databases=[shop])
     round_.back_up()
-    evidence = round_.drill({"min_rows": {"users": 5000}}, {"sql": "DELETE FROM users"}, {"sql": "SELECT NULL"},
-                            {"file_exists": ["etc/passwd"]})  # fmt: skip
+    evidence = round_.drill(
+        {"min_rows": {"users": 5000}},
+        {"sql": "DELETE FROM users"},
+        {"sql": "SELECT NULL"},
+        {"file_exists": ["etc/passwd"]},
+        {"archive": ACCOUNTS, "min_rows": {"user": 1}},
+    )
     found = outcomes(evidence, shop)
     assert [text for text, is_met in found.items() if is_met] == ["the dump ends without an error"]
     assert "READ ONLY" in next(one.found for one in unmet(evidence) if "DELETE" in one.assertion)
+    assert outcomes(evidence, ACCOUNTS) == {"accounts are all there": True, "user has at least 1 rows": False}
 
 
 def test_a_drill_never_lets_restored_events_run(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
@@ -206,10 +212,10 @@ def test_a_drill_never_lets_restored_events_run(host: BackedUp, mariadb: MariaDB
     round_.back_up()
     mariadb.sql("SET GLOBAL event_scheduler = ON")
     try:
-        evidence = round_.drill()
+        with pytest.raises(Refused, match="drill_on: server"):
+            round_.drill()
     finally:
         mariadb.sql("SET GLOBAL event_scheduler = OFF")
-    assert "drill_on: server" in unmet(evidence)[0].found
     assert [name for name in names(mariadb) if "drill" in name] == []
 
 

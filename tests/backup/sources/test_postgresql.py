@@ -231,12 +231,14 @@ def test_a_drill_tells_what_is_not_so(host: BackedUp, postgresql: PostgreSQL, sh
         {"sql": "DELETE FROM users RETURNING 1"},
         {"file_exists": ["etc/passwd"]},
         {"archive": "other", "sql": "SELECT 1"},
+        {"archive": GLOBALS, "sql": "SELECT 1 = 1"},
     )
     assert not evidence.is_passed
     found = outcomes(evidence, shop)
     assert [text for text, is_met in found.items() if is_met] == ["pg_restore ends without an error"]
     assert "read-only" in next(one.found for one in unmet(evidence) if "DELETE" in one.assertion)
     assert not any(outcomes(evidence, "other").values())
+    assert outcomes(evidence, GLOBALS)["SELECT 1 = 1 = true"] is False
 
 
 def test_a_drill_can_have_a_server_of_its_own(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
@@ -255,7 +257,8 @@ def test_a_drill_can_have_a_server_of_its_own(host: BackedUp, postgresql: Postgr
 def test_a_server_of_its_own_is_refused_to_root(host: BackedUp, postgresql: PostgreSQL, shop: str) -> None:
     round_ = a_round(host, postgresql, databases=[shop], drill_on="server")
     round_.back_up()
-    assert "set the job's user to postgres" in unmet(round_.drill())[0].found
+    with pytest.raises(Refused, match="set the job's user to postgres"):
+        round_.drill()
 
 
 def test_what_a_killed_drill_left_is_swept_and_nothing_else(host: BackedUp, postgresql: PostgreSQL,
