@@ -17,7 +17,6 @@ from agent.timetable import Task
 
 log = structlog.get_logger("scheduler")
 
-SHARED = ""  # the lane of every collector that has none of its own
 _EARLY_NS = NS // 20  # a slewed wall clock runs behind the monotonic one that the alarm follows
 
 

@@ -13,6 +13,7 @@ from agent.core.clock import NS
 from agent.core.collector import Collector
 from agent.core.model import Failed, Reading
 
+SHARED = ""  # the lane of every collector that has none of its own
 DEFAULT_TIMEOUT_S = 5.0  # one collect on the shared lane; local files answer within milliseconds
 
 
@@ -51,25 +52,18 @@ class Task:
     outcome: list[Reading | Failed] | BaseException | None = None
     name: str = field(init=False)
     interval_ns: int = field(init=False)
+    timeout_s: float = field(init=False)
+    has_own_lane: bool = field(init=False)
+    lane: str = field(init=False)  # the name of the lane it runs on
     due_ns: int = 0  # the next slot and its share of the jitter
     asleep_from_ns: int = 0  # before this the wall clock must have gone back; until due_ns there is nothing to do
 
     def __post_init__(self) -> None:
         self.name = self.collector.name
         self.interval_ns = round(self.collector.interval * NS)
-
-    @property
-    def has_own_lane(self) -> bool:
-        return bool(getattr(self.collector, "own_lane", False))
-
-    @property
-    def lane(self) -> str:
-        """The name of the lane it runs on."""
-        return self.name if self.has_own_lane else ""
-
-    @property
-    def timeout_s(self) -> float:
-        return float(getattr(self.collector, "timeout", DEFAULT_TIMEOUT_S))
+        self.timeout_s = float(getattr(self.collector, "timeout", DEFAULT_TIMEOUT_S))
+        self.has_own_lane = bool(getattr(self.collector, "own_lane", False))
+        self.lane = self.name if self.has_own_lane else SHARED
 
     def slot_at(self, now_ns: int) -> int:
         """The last slot at or before `now_ns`."""
