@@ -99,8 +99,9 @@ class AlertCommands:
         silence = _silence(request, keeper.now(), keeper.options.zone)
         before = await self._desk(lambda desk: desk.silences())
         await self._desk(lambda desk: desk.silence(silence, keeper.now()))
-        keeper.look()
-        muted = [each for each in AlertsView(self._keeper_now).active() if each["state"] != "resolved"]
+        keeper.teller.look()
+        active = await self.alerts({})
+        muted = [each for each in active if each["state"] != "resolved"]
         matching = [each for each in muted if silence.matches(tuple(sorted(each["labels"].items())))]
         overlapping = [silence_row(one, keeper.now()) for one in before if one.overlaps(silence)]
         return silence_row(silence, keeper.now()) | {"matching": len(matching), "overlapping": overlapping}
@@ -115,7 +116,7 @@ class AlertCommands:
             many = f"{len(found)} silences begin with {wanted!r}; write more of the id"
             raise ControlError(many if found else f"no silence in force has the id {wanted!r}; `vigilhost silences`")
         ended = await self._desk(lambda desk: desk.unsilence(found[0], keeper.now()))
-        keeper.look()
+        keeper.teller.look()
         return silence_row(ended, keeper.now())
 
     async def notify_test(self, request: Mapping[str, Any]) -> Any:
@@ -129,7 +130,7 @@ class AlertCommands:
 
     async def _desk(self, step: Callable[[Desk], T]) -> T:
         try:
-            return await self._keeper.on_desk(step)
+            return await self._keeper.teller.on_desk(step)
         except (sqlite3.Error, TimeoutError) as error:
             raise AwayError(f"alerting does not answer: {error}") from error
 

@@ -16,7 +16,7 @@ from alerting.engine import GroupState
 from alerting.judge import RuleState
 from alerting.matching import show_matchers
 from alerting.notify.message import fingerprint
-from alerting.rules import AlertRule
+from alerting.rules import NO_DATA, AlertRule
 from alerting.silences import Silence
 from alerting.state import Instance
 from sinks.history.promql.numbers import scientific
@@ -84,7 +84,7 @@ class AlertsView:
             {
                 "fingerprint": fingerprint(one.labels),
                 "labels": dict(one.labels),
-                "annotations": dict(one.annotations),
+                "annotations": {name: text for name, text in one.annotations if name != NO_DATA},
                 "state": one.phase,
                 "value": number(one.value),
                 "active_at": one.active_at,
@@ -174,6 +174,8 @@ def _rule(state: RuleState) -> dict[str, Any]:
     }
     if health.error:
         found["lastError"] = health.error
+    if health.is_blind:
+        found["blind"] = True  # ours: its collector has failed
     if isinstance(rule, AlertRule):
         return found | {
             "type": "alerting",
@@ -181,7 +183,7 @@ def _rule(state: RuleState) -> dict[str, Any]:
             "duration": rule.hold,
             "keepFiringFor": rule.keep_firing_for,
             "labels": {name: text.text for name, text in rule.labels},
-            "annotations": {name: text.text for name, text in rule.annotations},
+            "annotations": {name: text.text for name, text in rule.annotations if name != NO_DATA},
             "alerts": [_alert(one) for one in state.instances.values() if one.is_active],
         }
     found["type"] = "recording"
@@ -189,15 +191,17 @@ def _rule(state: RuleState) -> dict[str, Any]:
 
 
 def _alert(one: Instance) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "labels": dict(one.labels),
-        "annotations": dict(one.annotations),
+        "annotations": {name: text for name, text in one.annotations if name != NO_DATA},
         "state": one.phase,
         "activeAt": rfc3339(one.active_at),
         "value": scientific(one.value) if math.isfinite(one.value) else number(one.value),
     }
     if one.absent_since is not None:
         found["keepFiringSince"] = rfc3339(one.absent_since)
+    if one.stale_since is not None:
+        found["stale"] = True  # ours: held for want of data
     return found
 
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
 import structlog
 
 from agent.core.clock import NS, Clock
 from agent.core.errors import Rejected, Retryable
 from agent.core.isolation import Worker
+from agent.troubles import Troubles
 from alerting.notify.message import Alert
+from alerting.policy import Policy
 
 log = structlog.get_logger("alerting")
+
+_STOPPED: Final = "forward.stopped"
 
 
 class TakesAll(Protocol):
@@ -44,33 +48,36 @@ class Forwarder:
         self._clock = clock
         self._worker = Worker(f"forward {name}")
         self._changed = asyncio.Event()
+        self._due_at: float | None = clock.monotonic()  # None: while nothing fires
         self.error = ""  # of the last time
 
     def poke(self) -> None:
         """Alerts have changed."""
         self._changed.set()
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._changed.clear()
-            alerts = self._alerts()
-            if not alerts:
-                await self._changed.wait()
-                continue
+    async def turn(self) -> None:
+        """Wait until alerts have changed or those that fire are due again, and hand them over."""
+        await self._wait()
+        self._changed.clear()
+        self._due_at = self._clock.monotonic()  # unless this turn comes to its end, the next one is due
+        alerts = self._alerts()
+        if alerts:
             await self._hand_over(alerts)
-            waiting = {
-                asyncio.ensure_future(self._until_the_next_time()),
-                asyncio.ensure_future(self._until_changed()),
-            }
-            try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in waiting:
-                    one.cancel()
+        self._due_at = self._clock.monotonic() + self._notifier.resend if alerts else None
 
-    async def _until_the_next_time(self) -> None:
-        await self._clock.sleep_until(self._clock.monotonic() + self._notifier.resend)
+    async def _wait(self) -> None:
+        if self._due_at is None:
+            await self._changed.wait()
+            return
+        waiting = {
+            asyncio.ensure_future(self._clock.sleep_until(self._due_at)),
+            asyncio.ensure_future(self._until_changed()),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
 
     async def _until_changed(self) -> None:
         await self._changed.wait()
@@ -90,3 +97,35 @@ class Forwarder:
 
     def close(self) -> None:
         self._worker.close()
+
+
+class Forwarders:
+    """One for each receiver that routes by itself. Belongs to the event loop."""
+
+    def __init__(self, alerts: Callable[[], Sequence[Alert]], clock: Clock, troubles: Troubles) -> None:
+        self._alerts = alerts
+        self._clock = clock
+        self._troubles = troubles
+        self._running: dict[str, tuple[Forwarder, asyncio.Task[None]]] = {}
+
+    def take_over(self, policy: Policy, interval: float) -> None:
+        """Hand everything to the receivers of this policy, and to no others any more."""
+        for forwarder, task in self._running.values():
+            task.cancel()
+            forwarder.close()
+        self._running = {}
+        self._troubles.keep_only(_STOPPED, ())
+        for name in policy.forwards:
+            notifier = cast("TakesAll", policy.notifiers[name])
+            forwarder = Forwarder(name, notifier, self._alerts, interval, self._clock)
+            turns = self._troubles.keep_doing(_STOPPED, forwarder.turn, name)
+            self._running[name] = forwarder, asyncio.create_task(turns, name=f"forward {name}")
+
+    def poke(self) -> None:
+        """Alerts have changed."""
+        for forwarder, _ in self._running.values():
+            forwarder.poke()
+
+    def errors(self) -> list[str]:
+        """What went wrong the last time, in sentences."""
+        return [f"receiver {name}: {one.error}" for name, (one, _) in self._running.items() if one.error]

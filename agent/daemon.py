@@ -91,6 +91,7 @@ class Daemon:
         self._is_up = False
         self._has_been_ready = False
         self.reload_error = ""
+        self.fallen: dict[str, str] = {}  # parts that ended by themselves, and why
         self._taken_over_ns = self._clock.wall_ns()  # when the configuration in force was
 
     # -- what the faces ask ------------------------------------------------------------------------------------------
@@ -136,9 +137,10 @@ class Daemon:
 
     @property
     def is_ready(self) -> bool:
-        """Everything runs and every collector has been tried: a scrape before that would lack series. Stays true."""
+        """Everything runs, rules are loaded and every collector has been tried. Stays true."""
         if not self._has_been_ready:
-            self._has_been_ready = self._is_up and self._scheduler.has_tried_all
+            judges = self._alerts is None or self._alerts.is_open or "alerting" in self.fallen
+            self._has_been_ready = self._is_up and judges and self._scheduler.has_tried_all
         return self._has_been_ready
 
     def revision(self) -> int:
@@ -161,15 +163,13 @@ class Daemon:
         )  # fmt: skip
         try:
             keeper, backups = self._open()
-            judging = asyncio.create_task(self._judge(), name="alerting")
-            copying = asyncio.create_task(backups.run(), name="backups")
-            remembering = (
-                asyncio.create_task(self._history.run(keeper.journal), name="history") if self._history else None
-            )
-            commanding = asyncio.create_task(control.keep_trying(), name="control")
+            judging = self._begin("alerting", self._judge())
+            copying = self._begin("backups", backups.run())
+            remembering = self._begin("history", self._history.run(keeper.journal)) if self._history else None
+            commanding = self._begin("control", control.keep_trying())
             await control.has_tried.wait()
-            scheduling = asyncio.create_task(self._scheduler.run(), name="scheduler")
-            watching = asyncio.create_task(self._watch(scheduling), name="watchdog")
+            scheduling = self._begin("scheduler", self._scheduler.run())
+            watching = self._begin("watchdog", self._watch(scheduling))
             interpreter.settle()
             self._announce()
             await self._stopping.wait()
@@ -204,6 +204,20 @@ class Daemon:
         if self._sinks is not None:
             endings["sinks"] = self._sinks.stop(FLUSH_AT_STOP_S)
         return endings
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a part beside the others. Should a mistake of ours end it, people must see that it is gone."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._has_ended)
+        return task
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        name = task.get_name()
+        self.fallen[name] = f"{type(error).__name__}: {error}"
+        log.error("agent.part_ended", part=name, reason=self.fallen[name], exc_info=error,
+                  consequence="it does nothing until the agent is restarted")  # fmt: skip
 
     def _open(self) -> tuple[JournalKeeper, BackupKeeper]:
         """Listen, then open every part, each on those before it. Raise ListenError."""
@@ -289,7 +303,7 @@ class Daemon:
     def _note_backup(self, is_good: bool, text: str) -> None:
         """What a backup came to belongs into the digests; the thread that reads measurements may have learned it."""
         if self._alerts is not None and self._loop is not None:
-            call_soon(self._loop, self._alerts.note, is_good, text)
+            call_soon(self._loop, self._alerts.teller.note, is_good, text)
 
     @property
     def runtime_dir(self) -> str:
@@ -335,6 +349,8 @@ class Daemon:
             for name in _FIXED:
                 if getattr(loaded.settings, name) != getattr(self._settings, name):
                     raise ControlError(f"{name}: cannot change while the agent runs; restart it")
+            if loaded.settings.alerting.enabled != self._settings.alerting.enabled:
+                raise ControlError("alerting.enabled: cannot change while the agent runs; restart it")
             runs_here = self._backups is None or not self._backups.has_helper
             jobs, warnings = backup_keeper.load(beside(self._files, "backup.d"), opens_secrets=runs_here)
             options = loaded.settings.alerting

@@ -27,6 +27,7 @@ class Parts(Protocol):
     """The pieces of the daemon that health is made of."""
 
     reload_error: str
+    fallen: dict[str, str]
 
     @property
     def scheduler(self) -> Scheduler: ...
@@ -62,6 +63,7 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
     failing += ["alerting"] if alerting["state"] == "failing" else []
     failing += ["backups"] if backups["state"] == "failing" else []
     failing += ["reload"] if parts.reload_error else []
+    failing += [f"part {name}" for name in parts.fallen]
     is_stalled = clock.monotonic() - parts.scheduler.last_slot_at > STALL_S
     return {
         "status": "stalled" if is_stalled else "degraded" if failing else "ok",
@@ -70,6 +72,7 @@ def health_of(parts: Parts, clock: Clock, uptime_s: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "uptime_s": round(uptime_s, 1),
         "reload_error": parts.reload_error,
+        "fallen": dict(parts.fallen),
         "clock_jumps": parts.scheduler.clock_jumps,
         "abandoned_lanes": parts.scheduler.abandoned_lanes,
         "collectors": collectors,

@@ -5,6 +5,7 @@ The addresses are those of healthchecks: the ping itself, `/start` after a start
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -30,20 +31,42 @@ class Heartbeat:
         self._troubles = troubles
         self._clock = clock
         self._worker = Worker("heartbeat")
+        self._has_started = False
+        self._has_changed = asyncio.Event()
         self.error = ""  # of the last ping
         self.last_success_at: float | None = None  # Unix seconds
 
-    async def run(self) -> None:
-        """Until cancelled; the first ping comes one interval after the start, when there is something to say."""
-        if self._options.suffixes:
+    def take_over(self, options: HeartbeatOptions) -> None:
+        """Go on with these; a new interval counts from now."""
+        if options != self._options:
+            self._options = options
+            self._has_changed.set()
+
+    async def turn(self) -> None:
+        """Wait for an interval and ping. The first ping comes one interval after the start, when there is a verdict."""
+        if self._options.suffixes and not self._has_started:
             await self._ping("start", b"")
-        while True:
-            await self._clock.sleep_until(self._clock.monotonic() + self._options.interval)
-            troubles = self._troubles()
-            if not troubles:
-                await self._ping("", b"")
-            elif self._options.suffixes:
-                await self._ping("fail", "\n".join(troubles).encode("utf-8", "replace")[:_MOST_REASON_BYTES])
+        self._has_started = True
+        if await self._is_changed_within(self._options.interval):
+            return
+        troubles = self._troubles()
+        if not troubles:
+            await self._ping("", b"")
+        elif self._options.suffixes:
+            await self._ping("fail", "\n".join(troubles).encode("utf-8", "replace")[:_MOST_REASON_BYTES])
+
+    async def _is_changed_within(self, seconds: float) -> bool:
+        """Wait so long, or until there are other options."""
+        sleeping = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + seconds))
+        changing = asyncio.ensure_future(self._has_changed.wait())
+        try:
+            await asyncio.wait({sleeping, changing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            changing.cancel()
+        is_changed = self._has_changed.is_set()
+        self._has_changed.clear()
+        return is_changed
 
     async def _ping(self, suffix: str, body: bytes) -> None:
         secret, deadline = self._options.url, self._options.deadline

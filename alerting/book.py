@@ -12,12 +12,13 @@ from typing import Final
 
 from agent.core import sqlite
 from agent.core.errors import VigilhostError
-from alerting import outbox, rule_store
+from alerting import decision_log, outbox, rule_store
+from alerting.older_outbox import take_in
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS desk (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
-MIGRATIONS: Final = (outbox.SCHEMA + rule_store.SCHEMA + _SCHEMA,)
+MIGRATIONS: Final = (outbox.SCHEMA + decision_log.SCHEMA + rule_store.SCHEMA + _SCHEMA,)
 _PAGE_BYTES: Final = 4096
 _HOME_AGAIN_S: Final = 60.0  # between two tries to write the file again
 
@@ -30,11 +31,13 @@ class Book:
         self.set_aside = ""  # the new name of an unreadable file found in its place
         self.trouble = ""
         self._home_again_at = 0.0
+        self._has_copy = True  # memory has all that the file had
+        self.silences_at_home = b""  # those of a file that could not be read while it was away, to be taken up
         self.connection: sqlite3.Connection
         try:
             self.connection = self._open()
         except VigilhostError as error:
-            self.connection, self.trouble = _memory(), str(error)
+            self.connection, self.trouble, self._has_copy = _memory(), str(error), False
 
     def _open(self) -> sqlite3.Connection:
         opened = sqlite.open_database(self.path, MIGRATIONS, page_bytes=_PAGE_BYTES, label="alerts")
@@ -54,7 +57,10 @@ class Book:
         """The file failed with `error`: go on with a new connection. False when it is no fault of the file."""
         if self.trouble or not (sqlite.is_refused(error) or sqlite.is_corrupt(error)):
             return False
-        memory = _memory(self.connection)
+        try:
+            memory, self._has_copy = _copy(self.connection), True
+        except sqlite3.Error:
+            memory, self._has_copy = _memory(), False
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
         self.connection, self.trouble = memory, f"alerts: {self.path}: {error}"
@@ -74,6 +80,8 @@ class Book:
             self.trouble = str(error)
             return False
         try:
+            if not self._has_copy:
+                self._take_in(file)
             self.connection.backup(file)
         except sqlite3.Error as error:
             self.trouble = f"alerts: {self.path}: {error}"
@@ -83,20 +91,32 @@ class Book:
         self.connection, self.trouble = file, ""
         return True
 
+    def _take_in(self, file: sqlite3.Connection) -> None:
+        """What the file has and memory could not be given, before it is written over. Raise sqlite3.Error."""
+        take_in(file, self.connection)
+        row = file.execute("SELECT value FROM desk WHERE name = 'silences'").fetchone()
+        self.silences_at_home = bytes(row[0]) if row else b""
+        self._has_copy = True
+
     def close(self) -> None:
         self.connection.close()
 
 
-def _memory(source: sqlite3.Connection | None = None) -> sqlite3.Connection:
-    """A database in memory, with what can be read of `source`."""
+def _memory() -> sqlite3.Connection:
+    """An empty database in memory."""
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     memory.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    if source is not None:
-        try:
-            source.backup(memory)
-            memory.execute("SELECT count(*) FROM desk").fetchone()
-        except sqlite3.Error:
-            memory.close()
-            return _memory()
     memory.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = {len(MIGRATIONS)};")
+    return memory
+
+
+def _copy(source: sqlite3.Connection) -> sqlite3.Connection:
+    """All of `source` in memory. Raise sqlite3.Error when it cannot be read."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        source.backup(memory)
+        memory.execute("SELECT count(*) FROM desk").fetchone()
+    except sqlite3.Error:
+        memory.close()
+        raise
     return memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +47,7 @@ def flaps_from_json(saved: bytes) -> dict[str, FlapState]:
 
 
 def regrouped(saved: bytes, root: Route) -> tuple[bytes, list[Alert]]:
-    """The groups as these routes have them, and the alerts that now go another way. Raise ValueError.
+    """Groups and digests as these routes have them, and the alerts that now go another way. Raise ValueError.
 
     A group whose route or labels no longer fit an alert would keep it for ever: its end is sent along other routes.
     """
@@ -66,7 +66,37 @@ def regrouped(saved: bytes, root: Route) -> tuple[bytes, list[Alert]]:
                     group[part].pop(fingerprint, None)
         if route is not None and group["alerts"]:
             kept.append(entry)
-    return msgspec.json.encode({**state, "groups": kept}), homeless
+    digests, without_digest = _digests_for(root, state["digests"])
+    return msgspec.json.encode({"groups": kept, "digests": digests}), homeless + without_digest
+
+
+def _digests_for(root: Route, saved: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[Alert]]:
+    """The digests by the routes there are now, and the alerts that go another way.
+
+    What was over stays in the summary of its day; what fires would be called firing in each one for ever.
+    """
+    routes = {route.id: route for route in root.walk() if route.digest is not None}
+    homeless: list[Alert] = []
+    kept: dict[str, dict[str, Any]] = {}
+    for id, digest in saved.items():
+        heir = _heir(id, routes, {*saved, *kept})
+        entries = []
+        for raw in digest["entries"]:
+            alert = msgspec.convert(raw["alert"], Alert)
+            if heir is not None and (heir in root.matching(alert.labels) or not alert.is_firing):
+                entries.append(raw)
+            else:
+                homeless.append(alert)
+        if heir is not None:
+            kept[heir.id] = {**digest, "entries": entries}
+    return kept, homeless
+
+
+def _heir(id: str, routes: Mapping[str, Route], taken: Collection[str]) -> Route | None:
+    """The route of that id, or else one with its matchers and another receiver; None when there is none."""
+    if id in routes:
+        return routes[id]
+    return next((route for route in routes.values() if id.startswith(f"{route.key}@") and route.id not in taken), None)
 
 
 def groups_shifted(saved: bytes, seconds: float) -> bytes:

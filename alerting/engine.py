@@ -34,7 +34,6 @@ from alerting.rules import AlertRule, RecordRule, RuleGroup
 from alerting.state import Breach, Instance, Timing, shifted, step
 
 DEFAULT_INTERVAL_S: Final = 15.0
-EPOCH_S: Final = 60.0  # a jump of the wall clock by more is another time
 COLLECTORS_KEY: Final = "collectors"  # the group that watches the collectors
 
 _COLLECTOR_DOWN: Final = AlertRule("CollectorDown", Expression("", ""), Place("built in"), hold=60.0)

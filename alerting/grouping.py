@@ -229,8 +229,11 @@ class Dispatcher:
         digests = {key: digest.as_state() for key, digest in self._digests.items()}
         return msgspec.json.encode({"groups": groups, "digests": digests})
 
-    def restore(self, saved: bytes) -> list[Alert]:
-        """Take up a snapshot. Alerts of routes that are gone come back, to be routed anew. Raise ValueError."""
+    def restore(self, saved: bytes, now: float | None = None) -> list[Alert]:
+        """Take up a snapshot. Alerts of routes that are gone come back, to be routed anew. Raise ValueError.
+
+        `now`: for digests to be told when their schedule says so from now on, one that is due at once; None: as saved.
+        """
         try:
             state = msgspec.json.decode(saved, type=_Saved)
         except msgspec.DecodeError as error:
@@ -242,9 +245,11 @@ class Dispatcher:
             else:
                 homeless += one.group.alerts.values()
         for key, digest in state.digests.items():
-            if key in self._routes and self._routes[key].digest is not None:
+            schedule = self._routes[key].digest if key in self._routes else None
+            if schedule is not None:
+                next_at = digest.next_at if now is None or digest.next_at <= now else schedule.next_at(now)
                 entries = {entry.alert.fingerprint: entry for entry in digest.entries}
-                self._digests[key] = Digest(digest.next_at, entries, digest.notes, digest.left_out)
+                self._digests[key] = Digest(next_at, entries, digest.notes, digest.left_out)
         return homeless
 
 

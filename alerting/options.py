@@ -10,12 +10,12 @@ from agent.core.options import option
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
 from alerting.default_inhibitions import default_inhibitions
-from alerting.desk import NOBODY, Policy
 from alerting.flap import FlapPolicy
 from alerting.inhibition import parse_inhibit_rule
 from alerting.intervals import TimeInterval, find_zone, parse_interval
 from alerting.notify.message import Notifier
 from alerting.pacing import OutboxOptions
+from alerting.policy import NOBODY, Policy
 from alerting.routing import Route, default_tree, parse_route
 from alerting.rule_overrides import RuleOverride
 

@@ -12,14 +12,17 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
 
-from agent.core.errors import Rejected, Retryable
+import msgspec
+
+from agent.core.errors import Retryable
 from agent.core.units import format_duration
+from alerting.attempts import Claimed, Outcome
+from alerting.decision_log import DecisionLog
 from alerting.grouping import Decision
 from alerting.kept_message import clean, decode, encode
 from alerting.notify.merge import merged, summary
-from alerting.notify.message import SUMMARY_KEY, Notification, Notifier, SentReceipt
+from alerting.notify.message import SUMMARY_KEY, Notification, SentReceipt
 from alerting.pacing import OutboxOptions, Pacing
 
 SCHEMA = """
@@ -47,50 +50,7 @@ CREATE TABLE IF NOT EXISTS threads (
 CREATE TABLE IF NOT EXISTS receivers (
     receiver TEXT PRIMARY KEY, failures INTEGER NOT NULL, blocked_until REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS decisions (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, receiver TEXT NOT NULL, group_key TEXT NOT NULL,
-    fingerprint TEXT NOT NULL, sentence TEXT NOT NULL
-) STRICT;
 """
-
-
-class Claimed(NamedTuple):
-    """A message to send now, and the provider's id of the last one of its thread."""
-
-    id: int
-    notification: Notification
-    previous: str | None
-    attempt: int
-
-
-class Entry(NamedTuple):
-    """A line of `alerts log`."""
-
-    at: float
-    receiver: str
-    group_key: str
-    fingerprint: str
-    sentence: str
-
-
-Outcome = SentReceipt | Retryable | Rejected
-
-
-def attempt(notifier: Notifier, claimed: Claimed) -> Outcome:
-    """Send one message, blocking. What is raised for it to be tried again or never again comes back as a value.
-
-    A notifier's own mistake comes back too, as a Retryable with it as the cause: the receiver must not stay blocked.
-    """
-    try:
-        return notifier.send(claimed.notification, claimed.previous)
-    except (Retryable, Rejected) as error:
-        return error
-    except Exception as error:  # noqa: BLE001
-        failure = Retryable(
-            f"{notifier.kind}: it failed in itself: {type(error).__name__}", kind="bug", is_lasting=True
-        )
-        failure.__cause__ = error
-        return failure
 
 
 class Outbox:
@@ -105,6 +65,8 @@ class Outbox:
         self._db = connection
         self._options = options or OutboxOptions()
         self._pacing = Pacing(connection, self._options)
+        self.decisions = DecisionLog(connection)
+        self._say = self.decisions.say
         self._db.executescript(SCHEMA)
 
     @contextmanager
@@ -128,56 +90,64 @@ class Outbox:
         with self.transaction():
             for decision in decisions:
                 if decision.notification is None:
-                    self.say(
+                    self._say(
                         decision.at, decision.receiver, decision.group_key, decision.sentence, decision.fingerprint
                     )
                 else:
                     self.put(decision.notification, decision.at)
 
     def put(self, notification: Notification, now: float) -> str:
-        """Queue a message; one about the same group that still waits is superseded. Return its message id."""
+        """Queue a message; one about the same group that still waits is superseded. Return its message id.
+
+        It is as old as the oldest it stands for: what cannot be delivered is given up, however often it is renewed.
+        """
         with self.transaction():
             waiting = self._db.execute(
-                "SELECT id, payload, next_try_at, attempts FROM messages"
+                "SELECT id, payload, next_try_at, attempts, created_at FROM messages"
                 " WHERE receiver = ? AND group_key = ? AND state = 'queued'",
                 (notification.receiver, notification.group_key),
             ).fetchall()
-            next_try_at, attempts = now, 0
-            for id, payload, old_next, old_attempts in waiting:
-                notification = merged(decode(payload), notification)
+            next_try_at, attempts, created_at = now, 0, now
+            for id, payload, old_next, old_attempts, old_created in waiting:
+                created_at = min(created_at, old_created)
                 next_try_at, attempts = max(next_try_at, old_next), max(attempts, old_attempts)
+                if (older := self._decoded(id, payload, now)) is None:
+                    continue
+                notification = merged(older, notification)
                 self._end(id, "superseded", now)
-                self.say(now, notification.receiver, notification.group_key,
+                self._say(now, notification.receiver, notification.group_key,
                          "not sent: superseded by a newer state of the group before it could be delivered")  # fmt: skip
             message = replace(notification, message_id=notification.message_id or uuid.uuid4().hex)
             self._db.execute(
                 "INSERT INTO messages (message_id, receiver, group_key, payload, state, attempts, created_at,"
                 " next_try_at) VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
-                (message.message_id, message.receiver, message.group_key, encode(message), attempts, now, next_try_at),
-            )
-            self.say(now, message.receiver, message.group_key, f"queued for {message.receiver}: {message.reason}")
+                (message.message_id, message.receiver, message.group_key, encode(message), attempts, created_at,
+                 next_try_at),
+            )  # fmt: skip
+            self._say(now, message.receiver, message.group_key, f"queued for {message.receiver}: {message.reason}")
         return message.message_id
-
-    def say(self, at: float, receiver: str, group_key: str, sentence: str, fingerprint: str = "") -> None:
-        """A line for `alerts log`."""
-        values = tuple(clean(one) for one in (receiver, group_key, fingerprint, sentence))
-        self._db.execute(
-            "INSERT INTO decisions (at, receiver, group_key, fingerprint, sentence) VALUES (?, ?, ?, ?, ?)",
-            (at, *values),
-        )
 
     # Out.
 
-    def recover(self, now: float) -> int:
-        """At start: what was in flight when the agent died is queued again, under its old message id."""
-        with self.transaction():
-            lost = self._db.execute("SELECT id, payload, attempts FROM messages WHERE state = 'sending'").fetchall()
-            self._db.execute("UPDATE messages SET state = 'queued', next_try_at = ? WHERE state = 'sending'", (now,))
-            for id, payload, attempts in lost:
-                note = decode(payload)
-                self.say(now, note.receiver, note.group_key, "sending again: the agent ended while it was under way")
-                self._requeue_behind(Claimed(id, note, None, attempts), now)
+    def recover(
+        self, now: float, under_way: Collection[str] = (), why: str = "the agent ended while it was under way"
+    ) -> int:
+        """Queue again, under its old id, what is marked as in flight and is not: all but the ids in `under_way`."""
+        marked = self._db.execute("SELECT id, message_id FROM messages WHERE state = 'sending'").fetchall()
+        lost = [id for id, message_id in marked if message_id not in under_way]
+        if lost:
+            with self.transaction():
+                for id in lost:
+                    self._send_again(id, now, why)
         return len(lost)
+
+    def _send_again(self, id: int, now: float, why: str) -> None:
+        payload, attempts = self._db.execute("SELECT payload, attempts FROM messages WHERE id = ?", (id,)).fetchone()
+        if (note := self._decoded(id, payload, now)) is None:
+            return
+        self._db.execute("UPDATE messages SET state = 'queued', next_try_at = ? WHERE id = ?", (now, id))
+        self._say(now, note.receiver, note.group_key, f"sending again: {why}")
+        self._requeue_behind(Claimed(id, note, None, attempts), now)
 
     def claim(
         self, now: float, summarizing: Collection[str] = (), receivers: Collection[str] | None = None
@@ -201,17 +171,23 @@ class Outbox:
                     " AND next_try_at <= ? ORDER BY attempts, id LIMIT 1",
                     (receiver, now),
                 ).fetchone()
-                if row:
-                    id, payload, attempts, group_key = row
+                if row and (note := self._decoded(row[0], row[1], now)) is not None:
+                    id, _, attempts, group_key = row
                     self._db.execute(
                         "UPDATE messages SET state = 'sending', attempts = ? WHERE id = ?", (attempts + 1, id)
                     )
-                    claimed.append(Claimed(id, decode(payload), self._thread(receiver, group_key), attempts + 1))
+                    claimed.append(Claimed(id, note, self._thread(receiver, group_key), attempts + 1))
         return claimed
 
-    def done(self, claimed: Claimed, outcome: Outcome, now: float) -> None:
-        """Record what came of an attempt."""
+    def done(self, claimed: Claimed, outcome: Outcome, now: float) -> bool:
+        """Record what came of an attempt. False when it is not under way: it was recorded before."""
         with self.transaction():
+            found = self._db.execute(
+                "SELECT 1 FROM messages WHERE id = ? AND message_id = ? AND attempts = ? AND state = 'sending'",
+                (claimed.id, claimed.notification.message_id, claimed.attempt),
+            ).fetchone()
+            if found is None:
+                return False
             if isinstance(outcome, SentReceipt):
                 self._delivered(claimed, outcome, now)
             elif isinstance(outcome, Retryable):
@@ -219,7 +195,8 @@ class Outbox:
             else:
                 self._end(claimed.id, "rejected", now, str(outcome))
                 note = claimed.notification
-                self.say(now, note.receiver, note.group_key, f"not delivered: {note.receiver} refused it: {outcome}")
+                self._say(now, note.receiver, note.group_key, f"not delivered: {note.receiver} refused it: {outcome}")
+        return True
 
     def next_due(self, now: float) -> float | None:
         """When `claim` will next have a message; None when none waits."""
@@ -231,27 +208,16 @@ class Outbox:
             moments.append(max(first, self._pacing.free_at(receiver, now)))
         return min(moments, default=None)
 
-    # Asked by people.
-
-    def log(self, limit: int = 100, receiver: str | None = None, since: float = 0.0) -> list[Entry]:
-        """The latest decisions, oldest first."""
-        rows = self._db.execute(
-            "SELECT at, receiver, group_key, fingerprint, sentence FROM decisions"
-            " WHERE at >= ? AND (? IS NULL OR receiver = ?) ORDER BY id DESC LIMIT ?",
-            (since, receiver, receiver, limit),
-        )
-        return [Entry(*row) for row in rows][::-1]
+    def waiting(self) -> tuple[int, float | None]:
+        """How many messages wait, and since when the first of them may be sent."""
+        count, since = self._db.execute(
+            "SELECT count(*), min(next_try_at) FROM messages WHERE state = 'queued'"
+        ).fetchone()
+        return count, since
 
     def counts(self) -> dict[str, int]:
         """Messages by state."""
         return dict(self._db.execute("SELECT state, count(*) FROM messages GROUP BY state"))
-
-    def refused(self, since: float) -> list[tuple[str, str]]:
-        """Receiver and error of messages refused or given up since then: a reason for an alert of our own."""
-        rows = self._db.execute(
-            "SELECT receiver, error FROM messages WHERE state IN ('rejected', 'expired') AND done_at >= ?", (since,)
-        )
-        return [(receiver, error) for receiver, error in rows]
 
     def prune(self, now: float) -> None:
         """Forget delivered messages, threads and decisions that are old or too many."""
@@ -259,10 +225,17 @@ class Outbox:
         with self.transaction():
             self._db.execute("DELETE FROM messages WHERE done_at < ?", (oldest,))
             self._db.execute("DELETE FROM threads WHERE at < ?", (oldest,))
+            self.decisions.prune(oldest, self._options.most_decisions)
+
+    def clock_was_set(self, seconds: float) -> None:
+        """The wall clock jumped: what waits waits as long as before."""
+        with self.transaction():
             self._db.execute(
-                "DELETE FROM decisions WHERE at < ? OR id <= (SELECT max(id) FROM decisions) - ?",
-                (oldest, self._options.most_decisions),
+                "UPDATE messages SET next_try_at = next_try_at + ?, created_at = created_at + ? WHERE state = 'queued'",
+                (seconds, seconds),
             )
+            self._db.execute("UPDATE messages SET done_at = done_at + ? WHERE done_at IS NOT NULL", (seconds,))
+            self._db.execute("UPDATE receivers SET blocked_until = blocked_until + ?", (seconds,))
 
     # Inside.
 
@@ -288,7 +261,7 @@ class Outbox:
             )
         tries = f" at try {claimed.attempt}" if claimed.attempt > 1 else ""
         detail = f" ({receipt.detail})" if receipt.detail else ""
-        self.say(now, note.receiver, note.group_key, f"delivered to {note.receiver}{tries}: {note.reason}{detail}")
+        self._say(now, note.receiver, note.group_key, f"delivered to {note.receiver}{tries}: {note.reason}{detail}")
 
     def _failed(self, claimed: Claimed, error: Retryable, now: float) -> None:
         note = claimed.notification
@@ -298,23 +271,39 @@ class Outbox:
             (now + wait, clean(str(error)), claimed.id),
         )
         retry = format_duration(float(round(wait, 1)))
-        self.say(now, note.receiver, note.group_key, f"not delivered yet: {error}; next try in {retry}")
+        self._say(now, note.receiver, note.group_key, f"not delivered yet: {error}; next try in {retry}")
         self._requeue_behind(claimed, now)
 
     def _requeue_behind(self, claimed: Claimed, now: float) -> None:
         """A newer message of the group came while this one was under way: it takes over."""
         note = claimed.notification
-        newer = self._db.execute(
+        row = self._db.execute(
             "SELECT id, payload FROM messages WHERE receiver = ? AND group_key = ? AND state = 'queued' AND id > ?",
             (note.receiver, note.group_key, claimed.id),
         ).fetchone()
-        if newer:
+        if row and (newer := self._decoded(row[0], row[1], now)) is not None:
             self._end(claimed.id, "superseded", now)
             self._db.execute(
-                "UPDATE messages SET payload = ?, attempts = ?,"
-                " next_try_at = (SELECT next_try_at FROM messages WHERE id = ?) WHERE id = ?",
-                (encode(merged(note, decode(newer[1]))), claimed.attempt, claimed.id, newer[0]),
+                "UPDATE messages SET payload = ?, attempts = ?, next_try_at = older.next_try_at,"
+                " created_at = min(messages.created_at, older.created_at)"
+                " FROM (SELECT created_at, next_try_at FROM messages WHERE id = ?) AS older WHERE id = ?",
+                (encode(merged(note, newer)), claimed.attempt, claimed.id, row[0]),
             )
+
+    def _decoded(self, id: int, payload: bytes, now: float) -> Notification | None:
+        """What a row holds; one that cannot be read is given up and said, for the others behind it."""
+        try:
+            return decode(payload)
+        except msgspec.DecodeError as error:
+            self._give_up(id, error, now)
+            return None
+
+    def _give_up(self, id: int, error: Exception, now: float) -> None:
+        receiver, group_key = self._db.execute(
+            "SELECT receiver, group_key FROM messages WHERE id = ?", (id,)
+        ).fetchone()
+        self._end(id, "expired", now, str(error))
+        self._say(now, receiver, group_key, f"given up: the message cannot be read: {error}")
 
     def _thread(self, receiver: str, group_key: str) -> str | None:
         row = self._db.execute(
@@ -330,7 +319,7 @@ class Outbox:
         for id, receiver, group_key, error in old:
             self._end(id, "expired", now, error)
             kept = format_duration(self._options.keep_undelivered)
-            self.say(now, receiver, group_key, f"given up: {receiver} could not be reached for {kept}: {error}")
+            self._say(now, receiver, group_key, f"given up: {receiver} could not be reached for {kept}: {error}")
 
     def _summarize(self, receiver: str, now: float) -> None:
         """Too many groups wait: one message about all of them takes their place."""
@@ -338,15 +327,27 @@ class Outbox:
             "WHERE receiver = ? AND state = 'queued' AND next_try_at <= ? AND group_key NOT LIKE '%:digest'",
             (receiver, now),
         )
-        (count,) = self._db.execute(f"SELECT count(*) FROM messages {due[0]}", due[1]).fetchone()  # noqa: S608
+        of_them = f"SELECT count(*), min(created_at) FROM messages {due[0]}"  # noqa: S608
+        count, created_at = self._db.execute(of_them, due[1]).fetchone()
         if count <= self._options.summarize_above:
             return
-        rows = self._db.execute(f"SELECT payload FROM messages {due[0]} ORDER BY id", due[1])  # noqa: S608
-        note = replace(summary((decode(row[0]) for row in rows), receiver, now), message_id=uuid.uuid4().hex)
+        rows = self._db.execute(f"SELECT id, payload FROM messages {due[0]} ORDER BY id", due[1])  # noqa: S608
+        unreadable: list[tuple[int, Exception]] = []
+
+        def readable() -> Iterator[Notification]:
+            for id, payload in rows:
+                try:
+                    yield decode(payload)
+                except msgspec.DecodeError as error:
+                    unreadable.append((id, error))
+
+        note = replace(summary(readable(), receiver, now), message_id=uuid.uuid4().hex)
+        for id, error in unreadable:
+            self._give_up(id, error, now)
         self._db.execute(f"UPDATE messages SET state = 'superseded', done_at = ? {due[0]}", (now, *due[1]))  # noqa: S608
         self._db.execute(
             "INSERT INTO messages (message_id, receiver, group_key, payload, state, created_at, next_try_at)"
             " VALUES (?, ?, ?, ?, 'queued', ?, ?)",
-            (note.message_id, receiver, note.group_key, encode(note), now, now),
+            (note.message_id, receiver, note.group_key, encode(note), created_at, now),
         )
-        self.say(now, receiver, note.group_key, f"{count} waiting messages became one summary")
+        self._say(now, receiver, note.group_key, f"{count} waiting messages became one summary")

@@ -111,4 +111,5 @@ def _compared_with(expression: Expression, threshold: float, language: Language)
             f"threshold: the query has {count} comparisons with a number, not one; override `expr` instead"
         )
     ((start, end),) = expression.thresholds
-    return language.read(f"{expression.text[:start]}{threshold:g}{expression.text[end:]}")
+    number = repr(threshold).removesuffix(".0")
+    return language.read(f"{expression.text[:start]}{number}{expression.text[end:]}")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from agent.core.clock import NS, Clock
-from alerting.engine import COLLECTORS_KEY, EPOCH_S, Engine, Evaluation
+from alerting.engine import COLLECTORS_KEY, Engine, Evaluation
+from alerting.state import EPOCH_S
 
 T = TypeVar("T")
 
@@ -73,18 +74,20 @@ class RuleScheduler:
         self._fail = fail
         self._interval = interval
         self._done: dict[str, int] = {}  # the last slot of each group, ms
+        self._next_ms: int | None = None  # the slot that comes next; None before the first look
         self._ahead_ns: int | None = None  # wall clock minus monotonic clock, as of the last look
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._look_at_the_clock()
-            while due := self._due():  # again, for evaluations take their time
-                await self._evaluate(due)
-            now_ms = self._now_ms()
-            ahead = min((slots.newest(now_ms) + slots.interval_ms for slots in self._slots().values()), default=now_ms)
-            wait = min((ahead - now_ms) / 1000, _LONGEST_SLEEP_S)
+    async def turn(self) -> None:
+        """Wait for the next slot and evaluate what is due."""
+        if self._next_ms is not None:
+            wait = min((self._next_ms - self._now_ms()) / 1000, _LONGEST_SLEEP_S)
             await self._clock.sleep_until(self._clock.monotonic() + max(wait, 0.001))
+        self._look_at_the_clock()
+        while due := self._due():  # again, for evaluations take their time
+            await self._evaluate(due)
+        now_ms = self._now_ms()
+        ahead = (slots.newest(now_ms) + slots.interval_ms for slots in self._slots().values())
+        self._next_ms = min(ahead, default=now_ms)
 
     def _now_ms(self) -> int:
         """The moment whose readings are there."""

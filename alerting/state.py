@@ -14,6 +14,7 @@ from agent.core.labels import Labels
 Phase: TypeAlias = Literal["pending", "firing", "resolved"]
 
 RESOLVED_KEPT_S: Final = 900.0
+EPOCH_S: Final = 60.0  # a jump of the wall clock by more is another time
 
 
 class Breach(NamedTuple):

@@ -19,9 +19,9 @@ from agent.config import ConfigError, load
 from agent.config.loading import DEFAULT_FILE
 from agent.config.write import quote
 from agent.core.labels import labels_of
-from alerting.desk import Policy, sample_notification
+from alerting.attempts import Claimed, attempt
 from alerting.notify.message import SentReceipt
-from alerting.outbox import Claimed, attempt
+from alerting.policy import Policy, sample_notification
 
 _ASK_ALERTS = "Where shall alerts go? (mail address, web address of a channel, or empty for nowhere)"
 _ASK_INFLUX = "Where is InfluxDB? (http://host:8086/org/bucket, or empty for none)"

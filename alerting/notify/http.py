@@ -50,7 +50,10 @@ def request(
     """One request within `deadline` seconds. Raise Retryable when nobody answers, Rejected for what is no address."""
     import urllib3  # 2 MB that a host without such a receiver does not pay
 
-    host = urlsplit(url).hostname or "an address without a host"
+    try:
+        host = urlsplit(url).hostname or "an address without a host"
+    except ValueError:
+        raise Rejected("not an http address; write it like https://host/path", kind="address") from None
     ends_at = time.monotonic() + deadline
     options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
     try:

@@ -11,12 +11,17 @@ _MOST_ALERTS = 200  # in one
 
 
 def merged(older: Notification, newer: Notification) -> Notification:
-    """The newer one, with what the older one alone would have told: ends that nobody has heard of yet."""
+    """The newer one, with what the older one alone would have told: ends that nobody has heard of yet.
+
+    Only as many as one message holds; the others are counted.
+    """
     if newer.kind == "digest":
         return _merged_digest(older, newer)
     known = {alert.fingerprint for alert in newer.alerts}
     untold = tuple(alert for alert in older.alerts if not alert.is_firing and alert.fingerprint not in known)
-    return replace(newer, alerts=newer.alerts + untold, truncated_alerts=newer.truncated_alerts)
+    room = max(0, _MOST_ALERTS - len(newer.alerts))
+    left_out = older.truncated_alerts + len(untold[room:])
+    return replace(newer, alerts=newer.alerts + untold[:room], truncated_alerts=newer.truncated_alerts + left_out)
 
 
 def _merged_digest(older: Notification, newer: Notification) -> Notification:

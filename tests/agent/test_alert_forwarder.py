@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agent.alert_forwarder import Forwarder
 from agent.core.clock import FakeClock
 from agent.core.errors import Retryable
+from agent.troubles import Troubles
 from alerting.notify.message import Alert
 from tests.alerting.pictures import T0, alert
 
@@ -38,7 +39,7 @@ def test_what_fires_is_handed_over_at_once_and_again_at_each_resend() -> None:
     async def live() -> list[tuple[float, list[str]]]:
         clock, cluster = FakeClock(T0), Cluster()
         forwarder = Forwarder("am", cluster, lambda: list(alerts), 15.0, clock)
-        running = asyncio.create_task(forwarder.run())
+        running = asyncio.create_task(Troubles(clock, "alerting").keep_doing("forward", forwarder.turn))
         await clock.advance(100)
         alerts.append(alert("A"))
         forwarder.poke()
@@ -60,7 +61,7 @@ def test_one_that_is_down_is_remembered_and_gets_everything_the_next_time() -> N
     async def live() -> tuple[str, str, int]:
         clock, cluster = FakeClock(T0), Cluster(down=True)
         forwarder = Forwarder("am", cluster, lambda: [alert("A")], 15.0, clock)
-        running = asyncio.create_task(forwarder.run())
+        running = asyncio.create_task(Troubles(clock, "alerting").keep_doing("forward", forwarder.turn))
         await settled(clock, cluster, 1)
         down, cluster.down = forwarder.error, False
         await clock.advance(60)

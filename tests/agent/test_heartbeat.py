@@ -6,6 +6,7 @@ from agent.core.clock import FakeClock
 from agent.core.secrets import Secret
 from agent.healthchecks import address
 from agent.heartbeat import Heartbeat
+from agent.troubles import Troubles
 from alerting.options import HeartbeatOptions
 from tests.servers.scripted_http import Reply, ScriptedHttp
 
@@ -24,7 +25,7 @@ def pings(*, suffixes: bool = True, script: tuple[Reply, ...] = ()) -> tuple[lis
         clock = FakeClock()
         options = HeartbeatOptions(Secret(f"{hook.url}/p"), interval=60.0, suffixes=suffixes)
         heartbeat = Heartbeat(options, lambda: troubles.pop(0), clock)
-        running = asyncio.create_task(heartbeat.run())
+        running = asyncio.create_task(Troubles(clock, "alerting").keep_doing("heartbeat", heartbeat.turn))
         wanted = 0
         for expected in (int(suffixes), 1, int(suffixes), 1):
             wanted += expected

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from agent.alert_faces import AlertsView
 from agent.core.labels import Labels, drop, labels_of, show
 from agent.promql_language import PromQL
 from agent.rules_lab import RulesLab
 from alerting.dependencies import NothingKnown
 from alerting.engine import Engine
 from alerting.rule_files import parse_rules
-from alerting.rules_view import rules_data
 from tests.servers.process import wait_until
 from tests.servers.programs import need
 from tests.servers.prometheus import Prometheus
 from tests.servers.scripted_http import Reply, Request, ScriptedHttp
+
+if TYPE_CHECKING:
+    from agent.alert_keeper import AlertKeeper
 
 # x: breach, o: good, _: the series is not there
 PICTURES = {
@@ -98,6 +102,12 @@ def ours(prometheus: Prometheus, moments: list[float]) -> tuple[dict[Labels, lis
     return fired, engine
 
 
+def rules_shown(engine: Engine) -> list[dict[str, Any]]:
+    """As the API serves them."""
+    keeper = cast("AlertKeeper", SimpleNamespace(engine=engine))
+    return [dict(group) for group in AlertsView(lambda: keeper).groups()]
+
+
 def comparable(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the API says of rules, without what differs by machine and moment."""
     found = []
@@ -144,4 +154,4 @@ def test_the_same_alerts_fire_at_the_same_time() -> None:
         if not close:
             differing.append(f"{show(labels)}: {here} here, {there} there")
     assert differing == []
-    assert comparable(rules_data(engine)["groups"]) == comparable(groups)
+    assert comparable(rules_shown(engine)) == comparable(groups)

@@ -186,6 +186,20 @@ def test_a_default_rule_fires_on_trouble_and_is_quiet_on_a_healthy_host(name: st
     assert phase(RULES[name], {**common, series: healthy}) == "inactive"
 
 
+def test_the_first_refusal_since_the_start_is_told() -> None:
+    lab = RulesLab()
+    series = PromQL().series(f'vigilhost_receiver_refused_total{{{HOST},receiver="ops"}}')
+    lab.load(series, [((T0 + at) * 1000, float(at >= 60)) for at in range(0, 180, 10)])  # as AlertKeeper.readings does
+    engine = Engine(lab, lab, NothingKnown())
+    rule = RULES["AgentReceiverRefuses"]
+    engine.load([RuleGroup("g", "f", (rule,), rule.place)], T0)
+    phases = []
+    for at in (50, 170):
+        engine.evaluate("f;g", T0 + at)
+        phases.append(engine.groups["f;g"].rules[0].phase)
+    assert phases == ["inactive", "firing"]
+
+
 def test_the_default_rules_are_read_without_a_remark() -> None:
     assert (FOUND.errors, FOUND.warnings) == ([], [])
 

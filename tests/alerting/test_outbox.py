@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from agent.core.errors import Rejected, Retryable
+from alerting.attempts import Claimed, Outcome, attempt
 from alerting.grouping import Decision, Dispatcher
 from alerting.notify.message import DigestEntry, DigestNote, Notification, SentReceipt
-from alerting.outbox import Claimed, Outbox, Outcome, attempt
+from alerting.outbox import Outbox
 from alerting.pacing import OutboxOptions
 from alerting.routing import parse_route
 from tests.alerting.pictures import T0, alert, run
@@ -54,7 +55,10 @@ def test_a_message_is_delivered_once() -> None:
     box.put(note(), T0)
     assert len(attempt_all(box, T0, SentReceipt("id1", "200 ok"))) == 1
     assert (box.claim(T0), box.next_due(T0), box.counts()) == ([], None, {"sent": 1})
-    assert [entry.sentence for entry in box.log()] == ["queued for r: 1 new", "delivered to r: 1 new (200 ok)"]
+    assert [entry.sentence for entry in box.decisions.latest()] == [
+        "queued for r: 1 new",
+        "delivered to r: 1 new (200 ok)",
+    ]
 
 
 def test_while_one_is_under_way_no_other_goes_to_that_receiver() -> None:
@@ -73,7 +77,7 @@ def test_failures_are_retried_ever_more_slowly_and_for_ever_under_one_id() -> No
     waits = [round(later - earlier) for (earlier, _), (later, _) in pairwise(tries)]
     assert waits[:8] == [5, 10, 20, 40, 80, 160, 300, 300]
     assert len({one.message_id for _, one in tries}) == 1
-    assert "not delivered yet: no answer; next try in 5s" in [entry.sentence for entry in box.log()]
+    assert "not delivered yet: no answer; next try in 5s" in [entry.sentence for entry in box.decisions.latest()]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +126,8 @@ def test_what_is_refused_is_not_tried_again_and_reported() -> None:
     box = outbox()
     box.put(note(), T0)
     attempt_all(box, T0, Rejected("no such channel", kind="http_404"))
-    assert (box.next_due(T0), box.refused(T0)) == (None, [("r", "no such channel")])
-    assert box.log()[-1].sentence == "not delivered: r refused it: no such channel"
+    assert (box.next_due(T0), box.counts()) == (None, {"rejected": 1})
+    assert box.decisions.latest()[-1].sentence == "not delivered: r refused it: no such channel"
 
 
 def test_a_poisoned_message_does_not_starve_the_others() -> None:
@@ -158,7 +162,7 @@ def test_after_a_long_outage_the_present_state_arrives_not_a_replay() -> None:
     assert [[(one.labels[-1][1], one.state) for one in message.alerts] for _, message in delivered] == [
         [("b", "firing"), ("a", "resolved")]
     ]
-    assert any("superseded by a newer state" in entry.sentence for entry in box.log())
+    assert any("superseded by a newer state" in entry.sentence for entry in box.decisions.latest())
 
 
 def test_digests_that_waited_are_added_up() -> None:
@@ -192,6 +196,78 @@ def test_after_a_crash_an_older_message_never_follows_a_newer_one() -> None:
     box.put(note("g", alert(instance="b")), T0 + 1)
     assert box.recover(T0 + 2) == 1
     assert [one.alerts for _, one in drain(box, T0 + 2, T0 + HOUR, SentReceipt())] == [(alert(instance="b"),)]
+
+
+def test_only_what_nobody_sends_is_sent_again() -> None:
+    box = outbox()
+    for name in ("a", "b"):
+        box.put(note("g", receiver=name), T0)
+    held, lost = box.claim(T0)
+    assert box.recover(T0 + 1, {held.notification.message_id}) == 1
+    (again,) = box.claim(T0 + 1)
+    assert (again.id, again.notification) == (lost.id, lost.notification)
+
+
+def test_an_outcome_noted_twice_counts_once_and_leaves_the_next_try_alone() -> None:
+    box = outbox()
+    box.put(note(), T0)
+    (first,) = box.claim(T0)
+    assert box.done(first, DOWN, T0)
+    (second,) = box.claim(T0 + 5)
+    assert not box.done(first, DOWN, T0 + 5)
+    assert box.counts() == {"sending": 1}
+    assert box.done(second, SentReceipt(), T0 + 5)
+    assert not box.done(second, SentReceipt(), T0 + 5)
+    assert sum(entry.sentence.startswith("delivered") for entry in box.decisions.latest()) == 1
+
+
+@pytest.mark.parametrize("state", ["queued", "sending"])
+def test_a_row_that_cannot_be_read_is_given_up_and_said(tmp_path: Path, state: str) -> None:
+    path = tmp_path / "a.sqlite"
+    box = outbox(path)
+    for group in ("g", "h"):
+        box.put(note(group), T0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("UPDATE messages SET payload = ?, state = ? WHERE group_key = 'g'", (b'{"receiver": 5}', state))
+    box.recover(T0 + 1)
+    if state == "queued":
+        box.put(note("g"), T0 + 1)
+    delivered = drain(box, T0 + 1, T0 + 10, SentReceipt())
+    assert [message.group_key for _, message in delivered] == ["h", "g"][: 1 + (state == "queued")]
+    assert box.counts()["expired"] == 1
+    assert any("given up: the message cannot be read" in entry.sentence for entry in box.decisions.latest())
+
+
+def test_rows_that_cannot_be_read_do_not_stop_a_summary(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    box = outbox(path)
+    for index in range(30):
+        box.put(note(f"g{index}"), T0)
+    sqlite3.connect(path, isolation_level=None).execute("UPDATE messages SET payload = x'00' WHERE id % 10 = 0")
+    (claimed,) = attempt_all(box, T0, SentReceipt(), summarizing={"r"})
+    assert claimed.notification.reason == "27 groups at once"
+    assert box.counts() == {"expired": 3, "superseded": 27, "sent": 1}
+
+
+@pytest.mark.parametrize("summarizing", [(), ("r",)])
+def test_a_message_renewed_again_and_again_is_given_up_as_old_as_the_first(summarizing: tuple[str, ...]) -> None:
+    box = outbox(keep_undelivered=86400, summarize_above=2)
+    for hour in range(25):
+        for group in ("a", "b", "c"):
+            box.put(note(group), T0 + hour * HOUR)
+        attempt_all(box, T0 + hour * HOUR, DOWN, summarizing=summarizing)
+    box.claim(T0 + 24 * HOUR + 1, summarizing)
+    assert any("given up: r could not be reached for 1d" in entry.sentence for entry in box.decisions.latest(1000))
+
+
+def test_a_waiting_message_does_not_grow_without_bound() -> None:
+    box = outbox()
+    for minute in range(500):
+        box.put(note("g", alert(instance=str(minute)).resolved(T0 + minute)), T0 + minute)
+    box.put(note("g", alert(instance="last")), T0 + 500)
+    ((_, message),) = drain(box, T0 + 500, T0 + 501, SentReceipt())
+    assert (len(message.alerts), message.truncated_alerts) == (200, 301)
+    assert message.alerts[0].is_firing
 
 
 def test_the_id_of_the_last_message_comes_along_until_the_group_is_over() -> None:
@@ -271,20 +347,20 @@ def test_what_cannot_be_delivered_for_days_is_given_up_and_said() -> None:
     box.put(note(), T0)
     attempt_all(box, T0, DOWN)
     assert box.claim(T0 + 86401) == []
-    assert box.log()[-1].sentence == "given up: r could not be reached for 1d: no answer"
-    assert box.refused(T0) == [("r", "no answer")]
+    assert box.decisions.latest()[-1].sentence == "given up: r could not be reached for 1d: no answer"
+    assert box.counts() == {"expired": 1}
 
 
 def test_what_is_old_is_forgotten() -> None:
     box = outbox(most_decisions=100)
     for index in range(300):
-        box.say(T0 + index, "r", "g", f"sentence {index}")
+        box.decisions.say(T0 + index, "r", "g", f"sentence {index}")
     box.put(note(), T0)
     attempt_all(box, T0, SentReceipt())
     box.prune(T0 + 1000)
-    assert len(box.log(1000)) == 100
+    assert len(box.decisions.latest(1000)) == 100
     box.prune(T0 + 31 * 86400)
-    assert (box.log(), box.counts()) == ([], {})
+    assert (box.decisions.latest(), box.counts()) == ([], {})
 
 
 def test_labels_that_are_no_utf8_do_not_stop_a_message() -> None:
@@ -314,7 +390,7 @@ def test_decisions_and_groups_can_share_one_transaction() -> None:
 
     with pytest.raises(KeyError):
         both_then_fail()
-    assert (box.counts(), connection.execute("SELECT * FROM saved").fetchall(), box.log()) == ({}, [], [])
+    assert (box.counts(), connection.execute("SELECT * FROM saved").fetchall(), box.decisions.latest()) == ({}, [], [])
 
 
 CHILD = """

@@ -6,9 +6,12 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from agent.alert_faces import AlertsView
 from agent.core.labels import labels_of, show
 from agent.core.query import DEFAULT_LIMITS, Limits, Result
 from agent.promql_language import PromQL
@@ -20,7 +23,9 @@ from alerting.notify.message import Alert
 from alerting.rule_files import parse_rules
 from alerting.rule_store import RuleStore
 from alerting.rules import RuleGroup
-from alerting.rules_view import alerts_data, rules_data
+
+if TYPE_CHECKING:
+    from agent.alert_keeper import AlertKeeper
 
 T0 = 1_700_000_000.0
 STEP = 60.0
@@ -279,22 +284,22 @@ def test_a_mistake_of_ours_in_one_rule_leaves_the_others_be(monkeypatch: pytest.
 def test_what_the_api_shows_of_alerts() -> None:
     host = Host()
     host.pass_by("xxx???????")
-    alert, no_disk = alerts_data(host.engine)["alerts"]
+    view = AlertsView(lambda: cast("AlertKeeper", SimpleNamespace(engine=host.engine)))
+    alert, no_disk = view.alerts()
     assert no_disk["labels"] == {"alertname": "NoDisk"}
     assert alert == {
         "labels": {"alertname": "DiskFull", "mount": "/", "severity": "page"},
         "annotations": {"summary": "/ is 95% full"},
         "state": "firing",
-        "activeAt": "2023-11-14T22:13:20Z",
+        "activeAt": "2023-11-14T22:13:20.000Z",
         "value": "9.5e-01",
         "stale": True,
     }
-    (group,) = rules_data(host.engine, "alert")["groups"]
-    assert [(rule["name"], rule["state"], rule.get("blind")) for rule in group["rules"]] == [
-        ("DiskFull", "firing", True), ("NoDisk", "firing", None),
+    (group,) = view.groups()
+    assert [(rule["name"], rule.get("state"), rule.get("blind")) for rule in group["rules"]] == [
+        ("disk:used", None, True), ("DiskFull", "firing", True), ("NoDisk", "firing", None),
     ]  # fmt: skip
-    (group,) = rules_data(host.engine, "record")["groups"]
-    assert [rule["name"] for rule in group["rules"]] == ["disk:used"]
+    assert "vigilhost_no_data" not in str(view.groups())
 
 
 # Reloads and restarts.

@@ -15,6 +15,7 @@ import pytest
 from agent.core.clock import FakeClock
 from agent.promql_language import PromQL
 from agent.rules_lab import RulesLab
+from agent.troubles import Troubles
 from alerting.dependencies import NothingKnown
 from alerting.engine import COLLECTORS_KEY, Engine, Evaluation
 from alerting.rule_files import parse_rules
@@ -73,8 +74,12 @@ async def run() -> Run:
     return Run()
 
 
+def running(run: Run) -> asyncio.Task[None]:
+    return asyncio.create_task(Troubles(run.clock, "alerting").keep_doing("rules", run.scheduler.turn))
+
+
 async def passing(run: Run, *seconds: float) -> None:
-    task = asyncio.create_task(run.scheduler.run())
+    task = running(run)
     for one in seconds:
         await run.clock.advance(one)
     task.cancel()
@@ -100,7 +105,7 @@ async def test_each_group_at_the_slots_of_its_interval(run: Run) -> None:
 
 async def test_missed_slots_are_counted_and_not_made_up_for(run: Run) -> None:
     run.block = asyncio.Event()
-    task = asyncio.create_task(run.scheduler.run())
+    task = running(run)
     await run.clock.advance(7.5)
     run.block.set()
     await run.clock.advance(2)
@@ -110,7 +115,7 @@ async def test_missed_slots_are_counted_and_not_made_up_for(run: Run) -> None:
 
 
 async def test_a_wall_clock_set_back_begins_anew(run: Run) -> None:
-    task = asyncio.create_task(run.scheduler.run())
+    task = running(run)
     await run.clock.advance(3)
     run.clock.step_wall(-3600)
     await run.clock.advance(3)
@@ -119,7 +124,7 @@ async def test_a_wall_clock_set_back_begins_anew(run: Run) -> None:
 
 
 async def test_a_step_back_of_seconds_evaluates_nothing_twice(run: Run) -> None:
-    task = asyncio.create_task(run.scheduler.run())
+    task = running(run)
     await run.clock.advance(5)
     run.clock.step_wall(-3)
     await run.clock.advance(5)
@@ -152,7 +157,7 @@ async def test_one_group_that_fails_leaves_the_others_be(run: Run) -> None:
 
 
 async def test_groups_come_and_go(run: Run) -> None:
-    task = asyncio.create_task(run.scheduler.run())
+    task = running(run)
     await run.clock.advance(2)
     run.engine.load(parse_rules(RULES.replace("quick", "other"), "f", PromQL()).groups, T0 + 2)
     await run.clock.advance(3)

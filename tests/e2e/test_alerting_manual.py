@@ -18,10 +18,10 @@ from agent.core.labels import labels_of
 from agent.promql_language import PromQL
 from agent.rule_sets import load_rules
 from agent.rules_lab import RulesLab
-from alerting.desk import Policy
 from alerting.muting import Muting
 from alerting.notify.message import Alert
 from alerting.options import RulesOptions
+from alerting.policy import Policy
 from alerting.unit_test_run import run_test_file
 from tests.alerting.pictures import at
 from tests.e2e.alert_site import Site, watched_queue
