@@ -29,9 +29,8 @@ def test_secrets_are_found_inside_options() -> None:
     assert [one.reveal() for one in secrets_in([command, {"c": [Secret("three")]}, None])] == ["one", "two", "three"]
 
 
+@pytest.mark.root("only root can set one for others")
 def test_an_access_control_list_is_written_as_the_kernel_has_it(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can set one for others")
     (tmp_path / "x").touch()
     text = "user::rw-,user:nobody:r--,user:12345:rwx,group::r--,mask::rwx,other::---"
     os.setxattr(tmp_path / "x", "system.posix_acl_access", acl.encode(text))
