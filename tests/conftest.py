@@ -23,7 +23,7 @@ from tests.servers.nginx import Nginx
 from tests.servers.node_exporter import NodeExporter
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Server
-from tests.servers.programs import need
+from tests.servers.programs import need, need_root
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import Redis
 from tests.servers.scripted_http import ScriptedHttp
@@ -43,9 +43,11 @@ hypothesis.settings.load_profile(
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.server("postgresql")`: no test without it."""
+    """`@pytest.mark.server("postgresql")`, `@pytest.mark.root("why")`: no test without it."""
     for marker in item.iter_markers("server"):
         need(*marker.args)
+    for marker in item.iter_markers("root"):
+        need_root(*marker.args)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

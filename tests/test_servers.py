@@ -22,7 +22,7 @@ from tests.servers.nginx import Nginx
 from tests.servers.node_exporter import NodeExporter
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import LOOPBACK, Server, ServerError, alive, listens, run, wait_until
-from tests.servers.programs import need, program
+from tests.servers.programs import need, need_root, program
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import Redis
 from tests.servers.scripted_http import Reply, ScriptedHttp
@@ -136,6 +136,18 @@ def test_with_ci_a_missing_program_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="frobnicated is not installed; `make test` installs it"):
         need("frobnicated")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_what_needs_root_is_not_left_out_in_silence_where_ci_runs_it(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(outcome, match="only root may mount; run the tests as root"):
+        need_root("only root may mount")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    need_root("only root may mount")
 
 
 INSTALL = Path(__file__).parent / "servers" / "install"

@@ -21,7 +21,7 @@ from tests.servers.faulty_fuse import argv_on_hung_mount, can_mount, run_on_hung
 from tests.servers.http_call import call
 from tests.servers.loopback_only import CalledOut, LoopbackOnly, is_here
 from tests.servers.process import LOOPBACK, alive, free_port, wait_until
-from tests.servers.programs import need
+from tests.servers.programs import lacking, need
 from tests.servers.scripted_http import HANG, RESET, Reply, ScriptedHttp, as_json
 from tests.servers.smtp_sink import SmtpSink
 from tests.servers.tcp_proxy import TcpProxy
@@ -277,7 +277,7 @@ def test_the_proxy_ends_a_connection_whose_target_is_down() -> None:
 def mountpoint(tmp_path: Path) -> Path:
     need("unshare")
     if not can_mount():
-        pytest.skip("this machine lets us mount no FUSE in a namespace of our own")
+        lacking("this machine lets us mount no FUSE in a namespace of our own")
     path = tmp_path / "hung"
     path.mkdir()
     return path

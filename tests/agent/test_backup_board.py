@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.agent.http.asking import client_of
 from tests.backup.hosts import BackedUp
-from tests.servers.programs import need
 
 NOW = 1_700_000_000.0
 NEVER = {"at": "never"}
@@ -29,14 +27,6 @@ PROMISED = {
     "rpo_age_seconds", "rpo_target_seconds", "rto_measured_seconds", "duration_seconds", "size_bytes", "status",
     "drill_age_seconds", "drill_age_target_seconds",
 }  # fmt: skip
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    return found
 
 
 class Disk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,21 +16,11 @@ from agent.core.secrets import Secret
 from backup.job import Heartbeat
 from backup.worker import EVERY_JOB, lock
 from tests.agent.test_backup_keeper import play, until
-from tests.backup.hosts import HOST, BackedUp, command_job
-from tests.servers.programs import need
+from tests.backup.hosts import BackedUp, command_job
 from tests.servers.scripted_http import HANG, Reply, ScriptedHttp
 
 TOKEN = "5c1b8f7e-canary"
 NEVER = {"at": "never"}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    (tmp_path / "vigilhost.yaml").write_text(f"hostname: {HOST}\n")
-    return found
 
 
 def options(service: ScriptedHttp, **more: Any) -> Heartbeat:

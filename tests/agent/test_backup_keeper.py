@@ -26,18 +26,8 @@ from sinks.line_protocol import Encoder
 from sinks.prometheus import Exposition
 from tests.backup.helper_process import Activated, helper_argv
 from tests.backup.hosts import HOST, BackedUp, command_job, running, script
-from tests.servers.programs import need
 
 NEVER = {"at": "never"}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    (tmp_path / "vigilhost.yaml").write_text(f"hostname: {HOST}\n")
-    return found
 
 
 def keeper(host: BackedUp, clock: FakeClock, socket: str | None = None) -> BackupKeeper:
@@ -345,7 +335,7 @@ def test_a_secret_is_in_no_log_no_reading_and_no_file_of_the_agent(
     assert not [path for path in files if CANARY in path.read_text(errors="replace")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the helper is root's; run the tests as root")
+@pytest.mark.root("the helper is root's")
 def test_an_agent_without_rights_has_root_run_a_job_and_publishes_what_became_of_it(
     host: BackedUp, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from alerting.rule_files import read_rule_files
 from sinks.history.naming import Names
 from tests.agent.test_backup_board import Disk, published, ran
 from tests.backup.hosts import BackedUp, script
-from tests.servers.programs import need
 
 HOUR, DAY = 3600.0, 86400.0
 STEP_S = 6 * HOUR
@@ -80,12 +78,10 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Story:
-    need("tar", "zstd", "setpriv")
-    host = BackedUp(tmp_path)
+def story(host: BackedUp) -> Story:
     (host.source / "file").write_bytes(os.urandom(50_000))
     clock, disk = FakeClock(time.time()), Disk(10**12)
-    return Story(host, clock, disk, Board(str(tmp_path / "state"), clock, disk))
+    return Story(host, clock, disk, Board(str(host.directory / "state"), clock, disk))
 
 
 def never_ran(story: Story) -> None:

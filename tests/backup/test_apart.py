@@ -38,7 +38,7 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import LOOPBACK, wait_until
 from tests.servers.redis import Redis
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up; run the tests as root")
+pytestmark = pytest.mark.root("only root has rights to give up")
 
 
 def _tar(**members: bytes) -> bytes:

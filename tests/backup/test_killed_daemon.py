@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from backup.verify import verify
 from backup.worker import lock
 from tests.backup.hosts import HOST, REPOSITORY, BackedUp, built_source
 from tests.servers.process import wait_until
-from tests.servers.programs import need
 
 SLOT = 1_700_001_000.0  # 22:30 UTC
 # The part of the daemon that keeps backups, with the real worker as its child. It dies when the worker tells of a
@@ -69,11 +67,9 @@ def daemon(host: BackedUp, now: float, phase: str = "") -> subprocess.CompletedP
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_bytes(os.urandom(100_000))
-    return found
+def host(host: BackedUp) -> BackedUp:
+    (host.source / "file").write_bytes(os.urandom(100_000))
+    return host
 
 
 def is_free(host: BackedUp) -> bool:

@@ -119,7 +119,7 @@ def test_any_text_is_one_plain_word_and_different_ones_differ() -> None:
     assert words[0] == "orders"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes where others own")
+@pytest.mark.root("only root writes where others own")
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

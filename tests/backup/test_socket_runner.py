@@ -18,6 +18,7 @@ from backup.socket_runner import SocketRunner
 from tests.backup.helper_process import AGENT, STRANGER, Activated, acting_as, helper_argv
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
 from tests.servers.process import wait_until
+from tests.servers.programs import need_root
 
 ASLEEP = 6_000_000 + os.getpid()
 OK = '{"event": "result", "status": "ok", "is_slot_done": true}'
@@ -40,8 +41,7 @@ def run(path: str, deadline_s: float = 60.0, grace_s: float = 20.0) -> tuple[Out
 
 @pytest.fixture
 def helper(host: BackedUp, place: Path) -> Iterator[str]:
-    if os.geteuid() != 0:
-        pytest.skip("the helper is root's; run the tests as root")
+    need_root("the helper is root's")
     found = Activated(place, helper_argv(host))
     yield found.path
     found.stop()
@@ -148,7 +148,7 @@ def test_a_helper_that_cannot_be_reached_is_said_with_what_to_do(place: Path, is
     assert "systemctl start vigilhost-backup.socket" in (outcome.error or "")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root takes the part of somebody else")
+@pytest.mark.root("root takes the part of somebody else")
 def test_somebody_who_may_not_connect_is_told_who_may(host: BackedUp, helper: str) -> None:
     os.chmod(helper, 0o600)
     with acting_as(STRANGER):

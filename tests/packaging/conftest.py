@@ -7,7 +7,7 @@ import pytest
 
 from agent import __version__
 from tests.packaging.built import built_deb
-from tests.packaging.root import Root, need_root
+from tests.packaging.root import Root, need_overlay
 from tests.servers.programs import need
 
 
@@ -32,7 +32,7 @@ def wheel(dist: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
     """A machine without the package."""
-    need_root()
+    need_overlay()
     with Root(tmp_path / "root") as fresh:
         yield fresh
 
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Iterator[Root]:
 @pytest.fixture(scope="module")
 def installed(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """A machine with it, for tests that leave it as it is."""
-    need_root()
+    need_overlay()
     with Root(tmp_path_factory.mktemp("installed") / "root") as machine:
         machine.run("dpkg", "--install", machine.put(deb))
         yield machine

@@ -6,7 +6,6 @@ systemd is tested where one is booted.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -14,11 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import pytest
-
 from tests.servers.http_call import answers_ok
 from tests.servers.process import LOOPBACK, free_port, listens, wait_until
-from tests.servers.programs import need
+from tests.servers.programs import lacking, need, need_root
 
 # The overlay's upper layer is in memory: a file system that is an overlay itself cannot hold one.
 _LAY = """
@@ -37,15 +34,12 @@ _ENVIRON = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
             "LC_ALL": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}  # fmt: skip
 
 
-def need_root() -> None:
+def need_overlay() -> None:
     """Skip (with CI=true, fail) where this user may not mount and change its root."""
     need("dpkg", "unshare", "nsenter", "setpriv")
-    if os.geteuid() == 0 and subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "x", "/mnt"]).returncode == 0:
-        return
-    sentence = "an overlay of this machine's root needs root and the right to mount"
-    if os.environ.get("CI") == "true":
-        pytest.fail(sentence, pytrace=False)
-    pytest.skip(sentence)
+    need_root("an overlay of this machine's root needs root")
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "x", "/mnt"]).returncode != 0:
+        lacking("an overlay of this machine's root needs the right to mount")
 
 
 class Root:

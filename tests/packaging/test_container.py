@@ -19,7 +19,7 @@ from tests.servers.debian_root import debian_root
 from tests.servers.docker import Docker
 from tests.servers.http_call import answers_ok, call, must
 from tests.servers.process import LOOPBACK, free_port, listens, wait_until
-from tests.servers.programs import need
+from tests.servers.programs import need, need_root
 
 BUILD_DEADLINE = 900.0
 
@@ -27,8 +27,7 @@ BUILD_DEADLINE = 900.0
 @pytest.fixture(scope="module")
 def docker(deb: Path) -> Iterator[Docker]:
     need("dockerd", "mmdebstrap")
-    if os.geteuid() != 0:
-        pytest.skip("a Docker daemon needs root")
+    need_root("a Docker daemon needs root")
     with Docker() as server:
         server.import_root(debian_root(), "debian-of-ours")
         argv = ["build", "--network=none", "--build-arg=BASE=debian-of-ours", "--tag=vigilhost",

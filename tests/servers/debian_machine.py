@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shlex
 import subprocess
@@ -16,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.servers.debian_root import debian_root
 from tests.servers.process import Server, ServerError, wait_until
-from tests.servers.programs import need, program
+from tests.servers.programs import need, need_root, program
 from tests.servers.tcp_proxy import TcpProxy
 
 _PROPAGATE = "/run/systemd/nspawn/propagate"  # nspawn leaves its directory there where /run is no tmpfs
@@ -30,11 +28,7 @@ _ENVIRONMENT = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 def need_machines() -> None:
     """Skip the running test where no machine can be booted; with CI=true, fail it."""
     need("systemd-nspawn", "mmdebstrap", "nsenter")
-    if os.geteuid() != 0:
-        sentence = "booting a machine in a container needs root"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence, pytrace=False)
-        pytest.skip(sentence)
+    need_root("booting a machine in a container needs root")
 
 
 class DebianMachine(Server):

@@ -1,4 +1,4 @@
-"""Where the servers' programs are, and what a test does without one."""
+"""Where the servers' programs are, and what a test does without one, or without root."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 from functools import cache
+from typing import NoReturn
 
 import pytest
 
@@ -37,10 +38,20 @@ def need(*names: str) -> None:
     """Skip the running test when one of these servers or programs is not installed; with CI=true, fail it."""
     for name in names:
         if find(SERVERS.get(name, name)) is None:
-            sentence = f"{name} is not installed; `make test` installs it"
-            if os.environ.get("CI") == "true":
-                pytest.fail(sentence, pytrace=False)
-            pytest.skip(sentence)
+            lacking(f"{name} is not installed; `make test` installs it")
+
+
+def need_root(reason: str) -> None:
+    """Skip the running test when it does not run as root; with CI=true, fail it. `reason`: what only root may do."""
+    if os.geteuid() != 0:
+        lacking(f"{reason}; run the tests as root")
+
+
+def lacking(sentence: str) -> NoReturn:
+    """Skip the running test for what this machine does not have or allow; with CI=true, fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
 
 
 def program(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +15,6 @@ from agent.cli.group import cli
 from backup import catalogue
 from backup.errors import TargetFailed
 from tests.backup.hosts import HOST, REPOSITORY, BackedUp, age_key
-from tests.servers.programs import need
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    (tmp_path / "vigilhost.yaml").write_text(f"hostname: {HOST}\n")
-    return found
 
 
 def drilled(host: BackedUp) -> dict[str, Any]:

@@ -19,21 +19,17 @@ from tests.backup.helper_process import AGENT, STRANGER, asked, helper_argv, say
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import run, wait_until
-from tests.servers.programs import need
 from tests.servers.redis import Redis
 
 ASLEEP = 5_000_000 + os.getpid()
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper is root's; run the tests as root")
+pytestmark = pytest.mark.root("the helper is root's")
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    found.job()
-    return found
+def host(host: BackedUp) -> BackedUp:
+    host.job()
+    return host
 
 
 @pytest.mark.parametrize("user", [AGENT, None], ids=["the agent", "root"])
@@ -259,14 +255,15 @@ def test_a_jobs_user_gets_a_directory_that_goes_whatever_was_made_in_it(host: Ba
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE t AS SELECT 1 AS x")
         database.commit()
-    host.job(source={"sqlite": {"paths": [str(path)]}}, user=STRANGER)
-    made = Path(tempfile.mkdtemp(prefix="vigilhost.job.", dir="/var/tmp"))
+    name = f"job{os.getpid()}"  # the directory is shared with tests of other jobs that run beside us
+    host.job(name, source={"sqlite": {"paths": [str(path)]}}, user=STRANGER)
+    made = Path(tempfile.mkdtemp(prefix=f"vigilhost.{name}.", dir="/var/tmp"))
     (made / "of" / "a" / "killed").mkdir(parents=True, mode=0o700)
     for each in (made / "of" / "a" / "killed", made / "of" / "a", made / "of", made):
         os.chown(each, pwd.getpwnam(STRANGER).pw_uid, -1)
-    events = say_shut_in(host, b"run job\n")
+    events = say_shut_in(host, f"run {name}\n".encode())
     assert events[-2]["status"] == "ok", events[-2]
-    assert [name for name in os.listdir("/var/tmp") if name.startswith("vigilhost.job.")] == []
+    assert [left for left in os.listdir("/var/tmp") if left.startswith(f"vigilhost.{name}.")] == []
 
 
 def test_a_program_of_the_jobs_user_is_ended_at_the_deadline(host: BackedUp) -> None:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.backup.hosts import HOST, BackedUp
-from tests.servers.programs import need
 
 WORKER = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker"]
 HEAVY = ("click", "rich", "alerting", "collectors", "sinks", "agent.config.settings", "sqlite3", "psutil", "obstore")
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> BackedUp:
-    need("tar", "zstd", "setpriv")
-    found = BackedUp(tmp_path)
-    (found.source / "file").write_text("hello\n")
-    found.job()
-    return found
+def host(host: BackedUp) -> BackedUp:
+    host.job()
+    return host
 
 
 def ran(host: BackedUp, *arguments: str) -> subprocess.CompletedProcess[str]:

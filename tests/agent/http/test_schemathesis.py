@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import sys
 from typing import Any
-
-import pytest
 
 from agent import backup_api
 from agent.core.clock import NS
@@ -16,6 +13,7 @@ from agent.core.model import Tick
 from agent.http.server import Server, bind
 from sinks.history.history import History
 from tests.agent.http.asking import DISK, END_S, LOAD, Agent, client_of
+from tests.servers.programs import lacking
 
 # Left out: what can be a query, a moment or a selector is more than a schema can say.
 NOT_SAID_BY_A_SCHEMA = "positive_data_acceptance,negative_data_rejection"
@@ -23,10 +21,7 @@ NOT_SAID_BY_A_SCHEMA = "positive_data_acceptance,negative_data_rejection"
 
 def need_schemathesis() -> None:
     if importlib.util.find_spec("schemathesis") is None:
-        sentence = "schemathesis is not installed; it is one of the development dependencies"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence, pytrace=False)
-        pytest.skip(sentence)
+        lacking("schemathesis is not installed; it is one of the development dependencies")
 
 
 class OneJob:
