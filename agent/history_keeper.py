@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from itertools import takewhile
 from typing import Any
 
@@ -26,6 +26,7 @@ log = structlog.get_logger("history")
 _REBUILD_TIMEOUT_S = 300.0
 _WRITE_TIMEOUT_S = 300.0
 _CLOSE_TIMEOUT_S = 4.0
+_AFTER_A_BUG_S = 10.0
 
 
 class HistoryKeeper:
@@ -50,24 +51,42 @@ class HistoryKeeper:
             self._waiting.append(tick)
 
     async def run(self, journal: Journal) -> None:
-        """Rebuild, then write each `history.flush` until cancelled."""
-        await self._rebuild(journal)
+        """Rebuild, then write each `history.flush` until cancelled; a bug in either is logged and ends neither."""
+        await self._tried(self._rebuild(journal))
+        self._take_waiting()
+        if await self._tried(self._call(self._look, _WRITE_TIMEOUT_S)):
+            await self._sleep(self.history.options.flush)
         while True:
-            await self._clock.sleep_until(self._clock.monotonic() + self.history.options.flush)
-            await self._call(self._write, _WRITE_TIMEOUT_S)
+            is_done = await self._tried(self._call(self._write, _WRITE_TIMEOUT_S))
+            await self._sleep(self.history.options.flush if is_done else _AFTER_A_BUG_S)
+
+    async def _tried(self, work: Awaitable[object]) -> bool:
+        """False after a bug."""
+        try:
+            await work
+        except Exception as error:
+            log.error("history.broke_off", again_in_s=_AFTER_A_BUG_S, exc_info=error)
+            self._failed(f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._clock.sleep_until(self._clock.monotonic() + seconds)
 
     async def _rebuild(self, journal: Journal) -> None:
         since = self.history.rebuild_since_ns
         ticks = takewhile(lambda _: not self._is_closing, journal.ticks_since(since))
         count = await self._call(lambda: self.history.rebuild(ticks), _REBUILD_TIMEOUT_S)
+        if count:
+            log.info("history.rebuilt", ticks=count)
+
+    def _take_waiting(self) -> None:
+        """Rebuilt or not, what comes from now on is remembered, and rules may ask."""
         waiting, self._waiting = self._waiting or [], None
         # The journal may have given some of these already; history drops what is not newer than what it knows.
         for tick in waiting:
             self.history.append(tick)
         self.is_rebuilt.set()
-        if count:
-            log.info("history.rebuilt", ticks=count)
-        await self._call(self._look, _WRITE_TIMEOUT_S)
 
     def _write(self) -> None:
         self.history.write()
@@ -102,8 +121,14 @@ class HistoryKeeper:
         try:
             return await asyncio.shield(self._in_flight)
         except TimeoutError as error:
-            log.error("history.disk_hangs", reason=str(error) or f"no answer within {timeout_s:g} s")
+            reason = str(error) or f"no answer within {timeout_s:g} s"
+            log.error("history.disk_hangs", reason=reason)
+            self._failed(reason)
             return None
+
+    def _failed(self, reason: str) -> None:
+        """Shown until a later write comes to its end."""
+        self._summary = {**self._summary, "state": "failing", "error": reason}
 
     async def look(self) -> dict[str, Any]:
         """The state as it is now, for `vigilhost history status`."""
@@ -129,9 +154,9 @@ class HistoryKeeper:
             ))  # fmt: skip
 
     async def close(self) -> None:
-        """Write what is new; a disk that does not answer is not waited for, the journal has it."""
+        """Write what is new; a disk that does not answer is not waited for, the journal has it. Raises nothing."""
         self._is_closing = True
         if self._in_flight is not None:
             await asyncio.wait([self._in_flight], timeout=_CLOSE_TIMEOUT_S)
-        await self._call(self.history.close, _CLOSE_TIMEOUT_S)
+        await self._tried(self._call(self.history.close, _CLOSE_TIMEOUT_S))
         self._worker.close()

@@ -24,7 +24,7 @@ BACKLOG_AGE_S = 60.0  # older than this (and than six intervals) is a backlog, w
 _MOST_RECORDS = 500  # ticks of one write; about 30 readings each
 _MOST_BYTES = 2**20
 _READ_TIMEOUT_S = 30.0
-_WRITING_S = 0.5  # waited for the journal's own thread; with a disk that hangs, readings go out all the same
+_WRITING_S = 0.5  # waited for the journal to write; with a disk that hangs, readings go out all the same
 _BACKLOG_SUFFIX = ".backlog"
 
 
@@ -41,9 +41,9 @@ class Delivery:
         self._sink = sink
         self._journal = journal
         self._clock = clock
-        self._live = _Stream(journal, journal.reader(name), Carrier(name, sink, dead, self.stats, clock), Encoder(tags))
+        self._live = _Stream(journal.reader(name), Carrier(name, sink, dead, self.stats, clock), Encoder(tags))
         self._backlog_name = name + _BACKLOG_SUFFIX
-        self._drain = _Stream(journal, None, Carrier(self._backlog_name, sink, dead, self.stats, clock), Encoder(tags))
+        self._drain = _Stream(None, Carrier(self._backlog_name, sink, dead, self.stats, clock), Encoder(tags))
         if self._backlog_name in journal.readers():
             self._drain.reader = journal.reader(self._backlog_name)
         # Hosts that start together must not write together: each has its own place within the interval.
@@ -109,8 +109,7 @@ class Delivery:
 class _Stream:
     """A reader of the journal and a way into the sink."""
 
-    def __init__(self, journal: Journal, reader: Reader | None, carrier: Carrier, encoder: Encoder) -> None:
-        self._journal = journal
+    def __init__(self, reader: Reader | None, carrier: Carrier, encoder: Encoder) -> None:
         self.reader = reader
         self.carrier = carrier
         self.encoder = encoder
@@ -133,13 +132,8 @@ class _Stream:
         return newest_ns
 
     def _read(self, reader: Reader) -> tuple[list[str], int, int] | None:
-        """On the worker's thread: encoding a backlog must not stall the event loop.
-
-        What a sink has, the journal must have: the next life measures the second of a crash once more, and a store
-        would keep a value of it that no journal knows.
-        """
-        self._journal.flush(_WRITING_S)
-        batch = reader.read(_MOST_RECORDS, _MOST_BYTES)
+        """On the worker's thread: encoding a backlog must not stall the event loop."""
+        batch = reader.read_written(_MOST_RECORDS, _MOST_BYTES, _WRITING_S)
         if batch is None:
             return None
         newest_ns = max((tick.time_ns for tick in batch.ticks), default=0)

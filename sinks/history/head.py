@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -77,6 +77,12 @@ class _Source:
         self.layout = Layout(series)
         self.pack = struct.Struct(f"={len(self.layout.series)}d").pack
         self.fast = None
+
+    def forget(self, dead: Set[int]) -> None:
+        """These numbers mean nothing any more: when such a series comes back, it gets another."""
+        self.shapes = {key: shape for key, shape in self.shapes.items() if shape.live.isdisjoint(dead)}
+        if self.shape is not None and not self.shape.live.isdisjoint(dead):
+            self.shape = None
 
     def close_block(self) -> None:
         """Make columns of the open rows, and forget the series that had no sample in them."""
@@ -361,12 +367,27 @@ class Head:
     def live(self) -> set[int]:
         """Series that have samples in memory."""
         with self._guard:
-            found: set[int] = set()
+            return self._live()
+
+    def _live(self) -> set[int]:
+        found: set[int] = set()
+        for source in self._sources.values():
+            found.update(source.live, source.layout.series)
+            for block in source.blocks:
+                found.update(block.layout.series)
+        return found
+
+    def forget_among(self, candidates: Iterable[int]) -> set[int]:
+        """Have the registry forget those candidates that have no samples here either; which they were.
+
+        Under the guard, for a Tick that comes meanwhile may bring one of them back.
+        """
+        with self._guard:
+            dead = set(candidates) - self._live()
             for source in self._sources.values():
-                found.update(source.live, source.layout.series)
-                for block in source.blocks:
-                    found.update(block.layout.series)
-            return found
+                source.forget(dead)
+            self._registry.forget(dead)
+        return dead
 
     def span(self) -> tuple[int, int] | None:
         """Oldest and newest time in memory."""

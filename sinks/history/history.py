@@ -168,7 +168,7 @@ class History:
         # Rows are written before they are taken for written: a crash between the two writes them twice, not never.
         self._head.flushed(store.write(self._head.unflushed(), self._head.metrics))
         self._upkeep.build()
-        self._upkeep.let_go(self._clock.wall_ns() // 1_000_000, self._head.live())
+        self._upkeep.let_go(self._clock.wall_ns() // 1_000_000, self._head)
 
     def _failed(self, trouble: str) -> None:
         if trouble != self._store.trouble:

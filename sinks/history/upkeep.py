@@ -10,6 +10,7 @@ from typing import Final
 from agent.core.sqlite import used_bytes
 from sinks.history.chunks import DamagedError
 from sinks.history.columns import Block, Layout, joined
+from sinks.history.head import Head
 from sinks.history.reader import Reader, Stretch
 from sinks.history.schema import PARTS_PER_BLOCK
 from sinks.history.store import KnownLayout, Store
@@ -111,12 +112,12 @@ class Upkeep:
 
     # -- letting go --------------------------------------------------------------------------------------------------
 
-    def let_go(self, now_ms: int, live: set[int]) -> None:
-        """Delete what is older than its tier keeps, and the oldest beyond the disk cap; `live`: series in memory."""
+    def let_go(self, now_ms: int, head: Head) -> None:
+        """Delete what is older than its tier keeps, and the oldest beyond the disk cap."""
         for tier in TIERS:
             self._by_age(tier, now_ms)
         self._by_size()
-        self._names(now_ms, live)
+        self._names(now_ms, head)
 
     def _by_age(self, tier: Tier, now_ms: int) -> None:
         keep_ms = self._keep.tier_ms[tier.number]
@@ -173,8 +174,8 @@ class Upkeep:
         if free > 256 and free * 4 > pages:
             db.execute(f"PRAGMA incremental_vacuum({free // 2})").fetchall()
 
-    def _names(self, now_ms: int, live: set[int]) -> None:
-        """Forget layouts without blocks and series without layouts."""
+    def _names(self, now_ms: int, head: Head) -> None:
+        """Forget layouts without blocks, and series without layouts that memory does not have either."""
         store = self._store
         db = store.db
         assert db is not None
@@ -183,13 +184,12 @@ class Upkeep:
             return
         gone = {one.id for one in old}
         left = {key: one for key, one in store.layouts.items() if one.id not in gone}
-        used = live.union(*(one.layout.series for one in left.values()))
-        dead = [number for number in store.registry.numbers() if number not in used]
+        used = set().union(*(one.layout.series for one in left.values()))
+        dead = head.forget_among(number for number in store.registry.numbers() if number not in used)
         with store.transaction() as changing:
             changing.executemany("DELETE FROM layout WHERE id = ?", [(number,) for number in gone])
             changing.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in dead])
         store.layouts = left
-        store.registry.forget(dead)
 
     def _is_unused(self, db: sqlite3.Connection, known: KnownLayout, now_ms: int) -> bool:
         if known.last_ms >= now_ms - self._keep.tier_ms[known.tier] - _EDGE_MS:

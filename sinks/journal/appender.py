@@ -27,6 +27,7 @@ _UNSYNCED_BYTES = 1024 * 1024  # kept for rewriting between two syncs, at most
 _OVERHEAD = 300  # bytes a record waiting in memory costs beside itself
 _MOST_HOLES = 100  # remembered; a reader that passes an older one counts it as damage too
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+_HANGS_S = 10.0  # a disk that takes this long for a second's records does not work
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Appender:
         self._limits = limits
         self._directory_fd = directory_fd
         self._guard = shelf.guard
+        self._progress = threading.Condition(shelf.guard)  # something was written, or could not be
         self._tally = shelf.tally
         self._io = threading.RLock()  # one writer at a time; never held by `add`
         self._open: _Open | None = None
@@ -60,13 +62,14 @@ class Appender:
         self._retry_at = 0.0
         self.waiting: deque[Encoded] = deque()  # guarded
         self.waiting_bytes = 0
+        self._waiting_since = 0.0  # monotonic: nothing was written since, though something waits
         self.holes: list[tuple[int, int]] = []  # numbers dropped from memory, counted already; guarded
         self.room_wanted = 0  # bytes the disk had no room for; 0 while it has
 
     @property
     def is_failing(self) -> bool:
-        """True from a failed call until something was written again."""
-        return self._failures > 0
+        """True from a failed call, or after seconds without an answer, until something was written again."""
+        return self._failures > 0 or (bool(self.waiting) and self._clock.monotonic() - self._waiting_since > _HANGS_S)
 
     def resume(self, found: Finding) -> None:
         """Go on in the newest file of the last run."""
@@ -86,6 +89,8 @@ class Appender:
 
     def add(self, record: Encoded) -> None:
         """Take a record; it is on its way to the disk after the next `flush`. Call with the guard held."""
+        if not self.waiting:
+            self._waiting_since = self._clock.monotonic()
         self.waiting.append(record)
         self.waiting_bytes += len(record.record) + _OVERHEAD
         while self.waiting_bytes > self._limits.memory_bytes and len(self.waiting) > 1:
@@ -106,15 +111,20 @@ class Appender:
                 cursor.lost_records += 1
                 cursor.lost_points += record.points
 
-    def flush(self, patience_s: float = -1) -> bool:
+    def has_written(self, end: int) -> bool:
+        """Does the kernel have every record below `end`? Call with the guard held."""
+        return not self.waiting or self.waiting[0].number >= end
+
+    def wait_written(self, end: int, patience_s: float) -> None:
+        """Wait until that is so, or the file system refuses. Call with the guard held; it is let go meanwhile."""
+        self._progress.wait_for(lambda: self.has_written(end) or self.is_failing, patience_s)
+
+    def flush(self) -> bool:
         """Hand everything that waits to the kernel, so that it survives the death of the process.
 
-        False while the file system refuses: nothing is lost before memory is full, and a later call goes on. False
-        also when another thread is still at it after `patience_s` (negative: as long as it takes).
+        False while the file system refuses: nothing is lost before memory is full, and a later call goes on.
         """
-        if not self._io.acquire(timeout=patience_s):
-            return False
-        try:
+        with self._io:
             while True:
                 with self._guard:
                     batch = self._next_batch()
@@ -124,8 +134,6 @@ class Appender:
                     return False
                 if self._unsynced_bytes > _UNSYNCED_BYTES and not self._sync_open():
                     return False
-        finally:
-            self._io.release()
 
     def sync(self) -> bool:
         """Flush, and wait until the disk has it, so that it survives a power loss. False as for `flush`."""
@@ -224,6 +232,8 @@ class Appender:
                 self._open.segment.note(record.number, record.time_ns, record.points)
             while self.waiting and self.waiting[0].number <= batch[-1].number:
                 self.waiting_bytes -= len(self.waiting.popleft().record) + _OVERHEAD
+            self._waiting_since = self._clock.monotonic()
+            self._progress.notify_all()
 
     def _sync_open(self) -> bool:
         """Make what was written durable; on failure queue it again for a new file."""
@@ -286,7 +296,9 @@ class Appender:
         if not self._failures:
             self._shelf.tell("journal.write_failed", call=call, error=str(error), directory=self._shelf.directory)
         self._retry_at = self._clock.monotonic() + _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
-        self._failures += 1
+        with self._guard:
+            self._failures += 1
+            self._progress.notify_all()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.room_wanted = max(size, self.waiting_bytes)
 

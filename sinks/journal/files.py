@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Protocol
+from typing import Any, Never, Protocol
 
 
 class Files(Protocol):
@@ -70,6 +70,26 @@ class OsFiles:
         """What an unprivileged process may still write."""
         room = os.statvfs(directory)
         return room.f_bavail * room.f_frsize
+
+
+def _refuse(*_: Any, **__: Any) -> Never:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+class NoFiles:
+    """A file system where nothing can be kept: every change is refused, and there is nothing to read."""
+
+    read = size = write = write_at = sync = sync_directory = cut = rename = unlink = free_bytes = staticmethod(_refuse)
+    close = staticmethod(os.close)
+
+    def list(self, _: str) -> list[str]:
+        return []
+
+    def open(self, path: str, flags: int) -> int:
+        """The directory only, as something that can be locked and closed."""
+        if not flags & os.O_DIRECTORY:
+            _refuse(path)
+        return os.memfd_create("vigilhost-journal")
 
 
 def write_all(files: Files, fd: int, data: bytes) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +53,7 @@ class Stats:
     waiting_records: int  # in memory, not written yet
     waiting_bytes: int
     next_number: int
-    is_failing: bool  # the last call to the disk failed
+    is_failing: bool  # the last call to the disk failed or does not come back, or whoever writes has met a bug
     tally: Tally
     cursors: dict[str, CursorState]
 
@@ -61,8 +62,8 @@ class Journal:
     """An open journal. Whatever state its files are in, it opens; what it had to do to them is told and counted."""
 
     def __init__(self, directory: str, clock: Clock, limits: Limits | None = None, *, files: Files | None = None,
-                 tell: Tell = tell_nobody) -> None:  # fmt: skip
-        """Open the journal in `directory`, made when missing.
+                 tell: Tell = tell_nobody, is_temporary: bool = False) -> None:  # fmt: skip
+        """Open the journal in `directory`, made when missing; a temporary one's is removed at `close`.
 
         Raise JournalError when the directory cannot be used at all or another process has this journal open.
         """
@@ -70,11 +71,14 @@ class Journal:
         self.guard = threading.Lock()
         self.tally = Tally()
         self._clock = clock
+        self._is_temporary = is_temporary
         self._directory_fd, names = _take(directory, files)
         self._files = files
         self._groups = Groups()
         self._encoder = Encoder(self._groups)
         self._next = 1
+        self.want_written: Callable[[], object] = _nobody_writes  # asks whoever calls `flush` to do so now
+        self.is_broken = False  # whoever calls `flush` has met a bug
         self._shelf = Shelf(directory, files, clock, self.guard, self.tally, tell)
         self._cursors = Cursors(directory, self._directory_fd, files, self.guard, self.tally, tell)
         self._appender = Appender(self._shelf, self._cursors, clock, limits, self._directory_fd)
@@ -101,12 +105,9 @@ class Journal:
             self.tally.appended_records += 1
             self.tally.appended_points += record.points
 
-    def flush(self, patience_s: float = -1) -> bool:
-        """Write what was appended: call it each second. False while the disk takes nothing; memory holds it then.
-
-        `patience_s` bounds the wait for a thread that is writing, and so for a disk that hangs; negative: no bound.
-        """
-        return self._appender.flush(patience_s)
+    def flush(self) -> bool:
+        """Write what was appended: call it each second. False while the disk takes nothing; memory holds it then."""
+        return self._appender.flush()
 
     def sync(self) -> bool:
         """Flush, and make records and cursors survive a power loss: call it each 5 s, where it may wait for a disk."""
@@ -168,6 +169,8 @@ class Journal:
         self._appender.close()
         self._cursors.persist()
         self._files.close(self._directory_fd)
+        if self._is_temporary:
+            shutil.rmtree(self._shelf.directory, ignore_errors=True)
 
     @property
     def stats(self) -> Stats:
@@ -180,9 +183,26 @@ class Journal:
         with self.guard:
             appender = self._appender
             return Stats(len(self._shelf.segments), self._shelf.bytes(), len(appender.waiting), appender.waiting_bytes,
-                         self._next, appender.is_failing, self.tally, states)  # fmt: skip
+                         self._next, appender.is_failing or self.is_broken, self.tally, states)  # fmt: skip
 
     # What readers ask.
+
+    def until_written(self, end: int, patience_s: float) -> int:
+        """Up to which number a reader that wants the records below `end` may read, once they are written.
+
+        It never writes itself: it asks, and waits. After `patience_s`, or where the disk is known to take nothing, the
+        answer is the same as if they were: readings go out even where no disk works.
+        """
+        with self.guard:
+            end = min(end, self._next)
+            is_answered = self._appender.has_written(end) or self._appender.is_failing or self.is_broken
+        if not is_answered:
+            self.want_written()
+        with self.guard:
+            if not is_answered:
+                self._appender.wait_written(end, patience_s)
+            waiting = self._appender.waiting
+            return max(end, waiting[0].number if waiting else self._next)
 
     def lag_of(self, cursor: Cursor) -> Lag:
         """How far behind the end (a backlog reader: its own end) a cursor is."""
@@ -237,6 +257,10 @@ class Journal:
 
     def _trail(self) -> Trail:
         return Trail(self._shelf, self._appender, self._recent, self._groups)
+
+
+def _nobody_writes() -> None:
+    """For a journal whose owner flushes it when it likes."""
 
 
 def _take(directory: str, files: Files) -> tuple[int, list[str]]:

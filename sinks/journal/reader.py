@@ -58,8 +58,20 @@ class Reader:
 
         The same call gives the same Ticks until they are committed. They are shared: nobody may change them.
         """
-        start = max(after or 0, self._cursor.position)
-        stretch = self._trail.read(start, self._cursor.until, max_records, max_bytes)
+        return self._read(max(after or 0, self._cursor.position), self._cursor.until, max_records, max_bytes)
+
+    def read_written(self, max_records: int, max_bytes: int, patience_s: float) -> Batch | None:
+        """As `read`, of what the journal has written; what it has not is waited for, `patience_s` at most.
+
+        What a sink has, the journal must have: the next life measures the second of a crash once more, and a store
+        would keep a value of it that no journal knows.
+        """
+        position, until = self._cursor.position, self._cursor.until
+        written = self._journal.until_written(min(position + max_records, until), patience_s)
+        return self._read(position, min(written, until), max_records, max_bytes)
+
+    def _read(self, start: int, until: int, max_records: int, max_bytes: int) -> Batch | None:
+        stretch = self._trail.read(start, until, max_records, max_bytes)
         self._count_missing(stretch)
         if stretch.ticks:
             self._last_ns = stretch.ticks[-1].time_ns

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.agents import FEW_COLLECTORS, Agent, in_namespace_of, own_disk, seen_by
+from tests.proof.agents import FEW_COLLECTORS, Agent, in_namespace_of, own_disk, read_only_host, seen_by
 from tests.proof.samples import in_victoriametrics, missed, missing_in_victoriametrics, printed_points, slots, values_of
+from tests.servers.http_call import call
 from tests.servers.influxdb1 import InfluxDB1
 from tests.servers.process import wait_until
 from tests.servers.tcp_proxy import TcpProxy
@@ -68,6 +69,15 @@ class OwnDiskAgent(Agent):
     def journal_state(self) -> str:
         state: str = self.health()["journal"]["state"]
         return state
+
+
+class ReadOnlyHostAgent(Agent):
+    """Nothing it sees can be written."""
+
+    def command(self) -> list[str | Path]:
+        self.state_dir.mkdir(exist_ok=True)
+        self.wrapper = read_only_host()
+        return super().command()
 
 
 @pytest.fixture
@@ -155,6 +165,24 @@ def test_it_starts_in_a_read_only_state_directory_and_delivers(influxdb1: Influx
     with agent:
         wait_until(lambda: agent.health()["sinks"]["influxdb"]["lines"] > 30, "lines in the store")
         assert agent.log.count("journal.temporary") == 1
+        agent.signal(signal.SIGTERM)
+        assert agent.ended(10) == 0
+        assert not agent.complaints()
+
+
+def test_it_runs_on_a_host_where_nothing_can_be_written() -> None:
+    """What the kernel leaves of a host whose disk gave errors; readings, rules and queries go on in memory."""
+    with ReadOnlyHostAgent(f"{FEW_COLLECTORS}\nsinks: {{stdout: {{flush_interval: 1s}}}}") as agent:
+        wait_until(lambda: len(slots(printed_points(agent.log), "mem")) > 2, "readings")
+        assert not list(agent.state_dir.iterdir())
+        assert agent.log.count("journal.in_memory") == 1
+        health = agent.health()
+        assert health["journal"]["state"] == "failing"
+        assert health["history"]["state"] == "failing"
+        query = {"query": "count_over_time(node_memory_MemFree_bytes[1m]) > 1"}
+        wait_until(
+            lambda: call(f"{agent.url}/api/v1/query", params=query).json()["data"]["result"], "history in memory"
+        )
         agent.signal(signal.SIGTERM)
         assert agent.ended(10) == 0
         assert not agent.complaints()

@@ -101,6 +101,13 @@ def own_disk(state_dir: Path, options: str) -> list[str]:
     return ["env", f"TMPDIR={state_dir.parent}", "unshare", *how, "sh", "-c", script, str(state_dir)]
 
 
+def read_only_host() -> list[str]:
+    """A wrapper: the agent in a mount namespace of its own where nothing can be written, not even to a tmpfs."""
+    how = ["-m"] if os.geteuid() == 0 else ["-Urm"]
+    each = 'while read -r _ at _; do mount -o remount,bind,ro "$at" 2>/dev/null; done < /proc/self/mounts'
+    return ["unshare", *how, "sh", "-c", f'{each}; exec "$@"', "sh"]
+
+
 def seen_by(agent: Agent, path: Path) -> Path:
     """A path as the agent's mount namespace has it."""
     return Path(f"/proc/{agent.pid}/root{path}")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.clock import NS, FakeClock
+from agent.core.clock import NS, FakeClock, SystemClock
 from agent.core.errors import Rejected, Retryable, SinkError, TooLarge
 from agent.core.model import Group, Tick, gauge
+from agent.journal_keeper import JournalKeeper
 from sinks.dead_letters import DeadLetters
 from sinks.delivery import Delivery
 from sinks.journal import Journal
@@ -65,12 +66,13 @@ class Setting:
 async def delivering(sink: Taker, at: Path, files: Files | None = None) -> AsyncIterator[Setting]:
     clock, dead = FakeClock(), DeadLetters(str(at / "dead.jsonl"))
     log = Journal(str(at / "journal"), clock, files=files)
+    keeper = JournalKeeper(log, SystemClock())  # it is not given the Ticks, so it writes when it is asked to
     delivery = Delivery("test", sink, log, {}, dead, clock)
     running = asyncio.create_task(delivery.run())
     yield Setting(clock, log, sink, delivery, dead)
     running.cancel()
     delivery.close()
-    log.close()
+    assert await asyncio.to_thread(keeper.stop, 30)
 
 
 async def test_one_write_a_flush_interval(tmp_path: Path) -> None:
@@ -257,25 +259,37 @@ async def test_what_a_sink_is_given_the_journal_has_written(tmp_path: Path) -> N
         assert waiting == [0]
 
 
+async def test_what_comes_while_the_journal_is_written_goes_out_the_next_time(tmp_path: Path) -> None:
+    async with delivering(Taker(), tmp_path) as setting:
+
+        def write_and_append() -> None:
+            setting.log.flush()
+            if not setting.sink.asked:
+                setting.emit(3)
+
+        setting.log.want_written = write_and_append
+        setting.emit(1, 2)
+        await setting.delivery.flush()
+        assert setting.sink.asked[0] == ["n=1i", "n=2i"], "3 was there when they were read, and not yet written"
+
+
 async def test_a_disk_that_hangs_does_not_hold_up_what_goes_out(tmp_path: Path) -> None:
-    hangs, goes_on = threading.Event(), threading.Event()
+    """Not even where the sink is the first to want something written."""
+    goes_on = threading.Event()
+    writers = []
 
     class Hanging(OsFiles):
         def write(self, fd: int, data: bytes | memoryview) -> int:
-            hangs.set()
+            writers.append(threading.current_thread().name)
             goes_on.wait(30)
             return super().write(fd, data)
 
     async with delivering(Taker(), tmp_path, Hanging()) as setting:
-        setting.emit(1)
-        writing = threading.Thread(target=setting.log.flush)
-        writing.start()
         try:
-            assert await asyncio.to_thread(hangs.wait, 10)
-            setting.emit(2)
+            setting.emit(1, 2)
             await setting.advance(12)
             assert await eventually(lambda: setting.sink.taken == ["n=1i", "n=2i"])
             assert setting.log.stats.waiting_records == 2
+            assert writers == ["journal"]
         finally:
             goes_on.set()
-            writing.join()

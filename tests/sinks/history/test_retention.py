@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.sqlite import file_bytes
 from sinks.history.history import FILE_NAME, History
-from tests.sinks.history.small import START_MS, Clock, at, opened
+from tests.sinks.history.small import START_MS, Clock, at, opened, samples
 
 HOUR = 3_600_000
 
@@ -80,9 +80,45 @@ def test_series_that_are_gone_everywhere_are_forgotten(tmp_path: Path) -> None:
             assert history.write()
     assert history.label_values("at", [], 0, 2**60) == ["kept"]
     assert history.status().series == 2
+    history.append(at(80 * 3600, {"old": 2.0, "kept": 1.0}))
+    assert samples(history, "old") == [(80 * 3600, 2.0)], "it is back, as another series"
     history.close()
     again = opened(tmp_path, clock)
-    assert again.status().series == 2
+    assert again.status().series == 3
+    again.close()
+
+
+def test_a_series_that_comes_while_others_are_forgotten_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Tick arrives at the worst moment: memory has been looked at, the registry has not."""
+    clock = Clock()
+    history = opened(tmp_path, clock, raw=3600.0, five_minutes=3600.0, one_hour=3600.0)
+    arrived: list[int] = []
+    numbers = history._registry.numbers
+
+    def numbers_then() -> list[int]:
+        if not arrived:
+            arrived.append(second + 1)
+            history.append(at(second + 1, {"kept": 1.0, "new": 3.0}))
+        return numbers()
+
+    monkeypatch.setattr(history._registry, "numbers", numbers_then)
+    history.append(at(0, {"old": 1.0, "kept": 1.0}))
+    second = 20
+    while not arrived:
+        assert second < 80 * 3600, "nothing is ever forgotten"
+        history.append(at(second, {"kept": float(second)}))
+        if second % 600 == 20:
+            clock.be_at(second)
+            assert history.write()
+        second += 200
+    monkeypatch.undo()
+    assert "new" in history.label_values("at", [], 0, 2**60)
+    assert samples(history, "new") == [(arrived[0], 3.0)]
+    history.close()
+    again = opened(tmp_path, clock)
+    assert samples(again, "new") == [(arrived[0], 3.0)]
     again.close()
 
 

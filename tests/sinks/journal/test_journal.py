@@ -54,6 +54,48 @@ def test_a_reader_gets_what_is_appended_even_before_it_is_written(make, tmp_path
     assert reader.read() is None
 
 
+def test_a_disk_that_gives_no_answer_for_seconds_is_a_failing_one(make, clock) -> None:
+    journal = make()
+    for number in range(30):  # written each second, however long that goes on
+        journal.append(tick(number))
+        clock.pass_time(1)
+        assert not journal.stats.is_failing
+        journal.flush()
+    clock.pass_time(3600)
+    journal.append(tick(30))
+    clock.pass_time(9)
+    assert not journal.stats.is_failing
+    clock.pass_time(2)
+    assert journal.stats.is_failing, "nothing was written for eleven seconds, and nothing refused"
+    assert journal.until_written(32, 30) == 32, "a reader does not wait for it"
+    journal.flush()
+    assert not journal.stats.is_failing
+
+
+def test_a_reader_may_have_what_is_written_and_what_it_has_waited_for(make) -> None:
+    journal = make()
+    fill(journal, 0, 4)
+    journal.flush()
+    reader = journal.reader("influx", start="oldest")
+    fill(journal, 4, 6)
+    asked = []
+    journal.want_written = lambda: asked.append("now")
+    batch = reader.read_written(3, 64 * KIB, 0.0)
+    assert batch is not None
+    assert (numbers(batch.ticks), asked) == ([0, 1, 2], []), "what it can take is written, so nobody is asked"
+    reader.commit(batch.next_position)
+    journal.want_written = journal.flush
+    batch = reader.read_written(50, 64 * KIB, 30.0)
+    assert batch is not None
+    assert numbers(batch.ticks) == [3, 4, 5]
+    reader.commit(batch.next_position)
+    fill(journal, 6, 7)
+    journal.want_written = lambda: asked.append("now")
+    batch = reader.read_written(50, 64 * KIB, 0.01)
+    assert batch is not None
+    assert (numbers(batch.ticks), asked) == ([6], ["now"]), "nobody writes, and it goes out all the same"
+
+
 def test_what_is_not_committed_is_given_again(make) -> None:
     journal = make()
     reader = journal.reader("influx")
