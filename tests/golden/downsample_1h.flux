@@ -23,7 +23,7 @@ isGauge = (r) =>
     (r._measurement == "timex" and r._field =~ /^(estimated_error_ns|frequency_offset_ppm|loop_time_constant|maxerror_ns|offset_ns|pps_calibration_total|pps_error_total|pps_frequency_ppm|pps_jitter_ns|pps_jitter_total|pps_shift_sec|pps_stability_exceeded_total|pps_stability_ppm|tai_offset_sec|tick_ns)$/) or
     (r._measurement == "vigilhost_agent" and r._field =~ /^(loop_lag_seconds|open_fds|resident_memory_bytes|stuck_mounts|threads|uptime_seconds)$/) or
     (r._measurement == "vigilhost_alerting" and r._field =~ /^(evaluation_seconds|failing_rules|firing|pending|queued|rules)$/) or
-    (r._measurement == "vigilhost_backup" and r._field =~ /^(duration_seconds|rpo_age_seconds|rpo_target_seconds|rto_measured_seconds|rto_target_seconds)$/) or
+    (r._measurement == "vigilhost_backup" and r._field =~ /^(drill_age_seconds|drill_age_target_seconds|duration_seconds|rpo_age_seconds|rpo_target_seconds|rto_measured_seconds|rto_target_seconds)$/) or
     (r._measurement == "vigilhost_backup_target" and r._field =~ /^(expected_bytes|free_bytes|size_bytes)$/) or
     (r._measurement == "vigilhost_collector" and r._field =~ /^(duration_seconds|lateness_seconds|readings)$/) or
     (r._measurement == "vigilhost_exec" and r._field =~ /^(duration_seconds)$/) or
