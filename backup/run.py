@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from agent.core.clock import NS, Clock
 from backup import catalogue, children
 from backup.catalogue import Catalogue
 from backup.children import Guard, Step
-from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable
+from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable, reason
+from backup.hand import Hand, Watch
 from backup.job import Job
-from backup.manifest import Archive, Manifest, Missing
+from backup.manifest import FILE_NAME, Archive, Manifest, Missing
 from backup.pipeline import Recorded, Settings, record
 from backup.redact import Redactor, secrets_in
 from backup.retention import Retention, plan
@@ -25,16 +27,21 @@ from backup.trusted import check_program
 from backup.verify import checker, overall, reread, sampled, shrunk
 
 Tell = Callable[[Mapping[str, Any]], None]  # takes one event of the worker's output
+T = TypeVar("T")
 _MOST_KEPT = 300  # backups of a target that a result names, the newest
+_SHARE = 0.25  # of a run's time that one target may take from the others
+# Beyond the run's time, so that a stop still drops what it interrupts.
+_DROP_S, _ABORT_S, _FREE_S = 20.0, 20.0, 5.0
 
 
 @dataclass(slots=True)
 class Place:
-    """A target in this run. `error`: why nothing more is sent there."""
+    """A target in this run. `hand` asks it; `error`: why nothing more is sent there."""
 
     name: str
     target: Target
     rules: Retention
+    hand: Hand
     earlier: Catalogue = field(default_factory=lambda: Catalogue((), ()))
     archives: list[Archive] = field(default_factory=list)
     manifest: Manifest | None = None
@@ -54,7 +61,8 @@ class _Sent:
 class Run:
     """One run of a job. `tell` takes the events: phase, progress, warning; the result is what execute() returns."""
 
-    def __init__(self, job: Job, *, host: str, scratch: str, clock: Clock, tell: Tell, guard: Guard) -> None:
+    def __init__(self, job: Job, *, host: str, scratch: str, undo_path: str, clock: Clock, tell: Tell,
+                 guard: Guard) -> None:  # fmt: skip
         self.job = job
         self.guard = guard
         self.started_at = clock.wall_ns() / NS
@@ -70,8 +78,11 @@ class Run:
         secret = [job.plugin.options, job.manifest_key, *(entry.options for entry in job.targets.values())]
         self.redact = Redactor(secrets_in(secret))
         self._tell = tell
-        self._work = Work(scratch, guard, self.redact, job.user, self._warn)
-        self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall)
+        self._work = Work(scratch, guard, self.redact, job.user, self._warn, undo_path)
+        # One slow target may take so much of the time that all have together.
+        self._patience_s = job.limits.deadline * _SHARE
+        self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall,
+                                  self._patience_s)  # fmt: skip
 
     def stop(self, reason: str) -> None:
         """End it soon; safe to call from a signal handler."""
@@ -90,18 +101,33 @@ class Run:
                 facts = self._prepare(source)
                 self._dump(source)
                 self._finish(facts)
-        except (BackupError, ValueError) as failure:
-            error = self.redact(str(failure))
+        except (BackupError, ValueError, OSError) as failure:
+            error = self.redact(reason(failure))
         self._drop_unfinished()
-        return self._result(error)
+        try:
+            return self._result(error)
+        finally:
+            for place in self.places:
+                place.hand.close()
 
     def _drop_unfinished(self) -> None:
-        """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now."""
+        """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now.
+
+        A manifest may have arrived although storing it failed. It goes first; where it cannot, what it names stays.
+        """
         for place in self.places:
-            if place.manifest is None:
-                for archive in place.archives:
-                    with suppress(TargetFailed, OSError):
-                        place.target.delete(archive.stored)
+            if place.manifest is None and place.archives:
+                # Time of its own: the run's may be over, which is why there is something to drop.
+                guard = Guard(_DROP_S, f"{place.name}: dropping what is not finished")
+                with suppress(BackupError, OSError):
+                    place.hand.do(partial(self._drop, place, guard), guard)
+                guard.close()
+
+    def _drop(self, place: Place, guard: Guard) -> None:
+        target = self._build_target(place.name, guard)
+        target.delete(f"{self.prefix}/{self.id}/{FILE_NAME}")
+        for archive in place.archives:
+            target.delete(archive.stored)
 
     # What the daemon and the operator hear.
 
@@ -123,6 +149,14 @@ class Run:
             place.error = self.redact(str(error))
             self.say("target_failed", target=place.name, error=place.error)
 
+    def _ask(self, place: Place, call: Callable[[], T], far_s: float | None = None, watch: Watch | None = None) -> T:
+        """Have a target do something. What is near answers within `limits.stall`; what is far has limits of its own,
+
+        and `far_s` for what should not take long. Raise what the call raises, TargetFailed, Stopped.
+        """
+        self.guard.check()
+        return place.hand.do(call, self.guard, self.job.limits.stall if place.target.is_near else far_s, watch)
+
     @property
     def _open(self) -> list[Place]:
         return [place for place in self.places if place.error is None]
@@ -137,24 +171,42 @@ class Run:
         """Make the targets ready and remove what a killed run left, at the source first: containers wait there."""
         for removed in source.sweep(self._work):
             self.say("swept", what=removed)
-        for name, entry in self.job.targets.items():
-            place = Place(name, entry.build(job=self.job.name, host=self.host), self.job.retention_of(name))
+        for name in self.job.targets:
+            place = Place(name, self._build_target(name, self.guard), self.job.retention_of(name), Hand(name))
             self.places.append(place)
             with self._on(place):
-                place.target.check()
-                for removed in catalogue.sweep(place.target, self.prefix):
-                    self.say("swept", target=name, what=removed)
-                place.earlier = catalogue.read(place.target, self.prefix, self.job.manifest_key)
+                self._ask(place, place.target.check, self._patience_s)
+                self._sweep_place(place)
+                look = partial(catalogue.read, place.target, self.prefix, self.job.manifest_key)
+                place.earlier = self._ask(place, look, self._patience_s)
                 for sentence in place.earlier.damaged:
                     self._warn(f"{name}: {sentence}")
                 self._forecast(place)
         self._need_a_target()
 
+    def _sweep_place(self, place: Place) -> None:
+        """A key that may not delete can still send: what stays there of a broken run takes space, and harms nothing."""
+        try:
+            removed = self._ask(place, partial(catalogue.sweep, place.target, self.prefix), self._patience_s)
+        except TargetFailed as error:
+            self.guard.check()
+            if place.hand.is_stuck:
+                raise
+            self._warn(f"{place.name}: what a broken run left there cannot be removed: {error}")
+            return
+        for name in removed:
+            self.say("swept", target=place.name, what=name)
+
     def _forecast(self, place: Place) -> None:
-        expected, free = place.earlier.forecast(), place.target.free_bytes()
+        expected, free = place.earlier.forecast(), self._ask(place, place.target.free_bytes, self._patience_s)
         self.say("forecast", target=place.name, expected_bytes=expected, free_bytes=free)
         if free is not None and expected > free:
             self._warn(f"{place.name}: will probably not fit: {expected} bytes expected, {free} free")
+
+    def _build_target(self, name: str, guard: Guard) -> Target:
+        """`guard` ends what the target runs."""
+        target: Target = self.job.targets[name].build(job=self.job.name, host=self.host, guard=guard)
+        return target
 
     def _need_a_target(self) -> None:
         if not self._open:
@@ -174,9 +226,9 @@ class Run:
                     self.guard.check()
                     self._need_a_target()
                     self._try_to_take(stream, source)
-        except SourceFailed as error:
+        except (SourceFailed, OSError) as error:  # the system's own are about our scratch directory or our pipes
             self.guard.check()
-            self._miss("(what comes after)", str(error))
+            self._miss("(what comes after)", reason(error))
         if not any(place.archives for place in self._open):
             raise SourceFailed("; ".join(one.error for one in self.missing) or "the source has nothing to back up")
 
@@ -186,9 +238,9 @@ class Run:
             return
         try:
             self._take(stream, source)
-        except (SourceFailed, Undecodable) as error:
+        except (SourceFailed, Undecodable, OSError) as error:
             self.guard.check()
-            self._miss(stream.name, str(error))
+            self._miss(stream.name, reason(error))
 
     def _miss(self, name: str, error: str) -> None:
         self.missing.append(Missing(self.redact(name), self.redact(error)))
@@ -201,15 +253,22 @@ class Run:
         try:
             for place in self._open:
                 with self._on(place):
-                    sent.uploads[place.name] = place.target.begin(stored)
+                    sent.uploads[place.name] = self._ask(place, partial(place.target.begin, stored))
             self._need_a_target()
             recorded = self._record(sent, source)
             self._check_sizes(stream, recorded)
             levels = self._verify(sent, recorded, source)
             self._commit(sent, recorded, levels)
         finally:
-            for upload in sent.uploads.values():
-                upload.abort()
+            self._abort(sent)
+
+    def _abort(self, sent: _Sent) -> None:
+        """Drop what was not committed; a target that hangs is left alone."""
+        for place in self.places:
+            upload = sent.uploads.get(place.name)
+            if upload is not None:
+                with suppress(TargetFailed, Stopped):
+                    place.hand.do(upload.abort, self.guard, _ABORT_S)
 
     def _record(self, sent: _Sent, source: Source) -> Recorded:
         self._phase("dump", archive=sent.stream.name)
@@ -250,24 +309,32 @@ class Run:
         for place in self._open:
             if not place.target.is_near:
                 continue
-            with self._on(place), sent.uploads[place.name].reread() as file:
-                decoder = None
-                if wanted >= 2 and not is_decoded:
-                    decoder = checker(sent.stream.name, self._settings.coding, source, self._work)
-                reread(file, recorded.digest.size, recorded.digest.sha256, decoder, self._work)
-                is_decoded = is_decoded or decoder is not None
+            with self._on(place):
+                decodes = wanted >= 2 and not is_decoded
+                watch = Watch()
+                self._ask(place, partial(self._reread, sent, place.name, recorded, source, watch, decodes=decodes),
+                          watch=watch)  # fmt: skip
+                is_decoded = is_decoded or decodes
                 levels[place.name] = wanted if is_decoded else 1
         for place in self._open:
             levels.setdefault(place.name, 2 if is_decoded else 1)
         self._need_a_target()
         return levels
 
+    def _reread(self, sent: _Sent, place: str, recorded: Recorded, source: Source, watch: Watch, *,
+                decodes: bool) -> None:  # fmt: skip
+        with watch:
+            file = sent.uploads[place].reread()
+        with file:
+            decoder = checker(sent.stream.name, self._settings.coding, source, self._work) if decodes else None
+            reread(watch.over(file), recorded.digest.size, recorded.digest.sha256, decoder, self._work)
+
     def _commit(self, sent: _Sent, recorded: Recorded, levels: Mapping[str, int]) -> None:
         self._phase("commit", archive=sent.stream.name)
         stream, coding = sent.stream, self._settings.coding
         for place in self._open:
             with self._on(place):
-                sent.uploads[place.name].commit()
+                self._ask(place, sent.uploads[place.name].commit)
                 place.archives.append(Archive(
                     name=self.redact(stream.name), stored=sent.stored, extension=stream.extension,
                     raw_bytes=recorded.raw_bytes, stored_bytes=recorded.digest.size, sha256=recorded.digest.sha256,
@@ -286,10 +353,12 @@ class Run:
         for place in self._open:
             with self._on(place):
                 if self.job.verification.level >= 3 and not place.target.is_near:
-                    self._download(place)
+                    self._phase("download", target=place.name)
+                    self._ask(place, partial(self._download, place))
                 self._phase("manifest", target=place.name)
-                place.manifest = self._manifest(place, facts, now)
-                catalogue.write(place.target, place.manifest, self.job.manifest_key)
+                made = self._manifest(place, facts, now)
+                self._ask(place, partial(catalogue.write, place.target, made, self.job.manifest_key))
+                place.manifest = made  # only now: what is not stored is no backup
         for place in self._open:
             if place.manifest is not None and place.manifest.is_verified:
                 with self._on(place):
@@ -297,7 +366,6 @@ class Run:
 
     def _download(self, place: Place) -> None:
         """Level 3 of a far place: some of the archives as they come back. Raise Damaged."""
-        self._phase("download", target=place.name)
         chosen = sampled([one.stored for one in place.archives], self.job.verification.sample, self.id)
         for at, archive in enumerate(place.archives):
             if archive.stored in chosen:
@@ -324,7 +392,7 @@ class Run:
             self._warn(f"{place.name}: retention: {decided.refusal}")
         for manifest in decided.deletions:
             self.guard.check()
-            catalogue.delete(place.target, manifest)
+            self._ask(place, partial(catalogue.delete, place.target, manifest))
             place.deleted.add(manifest.id)
             self.say("deleted", target=place.name, backup=manifest.id)
 
@@ -363,10 +431,10 @@ class Run:
                 check_program(argv[0])
                 self._hook = Guard(self.job.hooks.deadline, f"hooks.{kind}: {argv[0]}")
                 children.run(Step(tuple(argv), variables), self._hook, self.redact)
-            except BackupError as error:
+            except (BackupError, OSError) as error:
                 if kind == "before":
-                    raise SourceFailed(f"hooks.before: {error}") from error
-                self._warn(f"hooks.{kind}: {error}")
+                    raise SourceFailed(f"hooks.before: {reason(error)}") from error
+                self._warn(f"hooks.{kind}: {reason(error)}")
             finally:
                 if self._hook is not None:
                     self._hook.close()
@@ -397,11 +465,20 @@ class Run:
             "duration_s": round(self._clock.monotonic() - self._began, 3),
             "raw_bytes": newest.raw_bytes if newest else 0, "stored_bytes": newest.stored_bytes if newest else 0,
             "level": newest.level if newest else 0, "warnings": self.warnings[:100],
-            "targets": {place.name: _place_result(place) for place in self.places},
+            "targets": {place.name: _place_result(place, self._free(place)) for place in self.places},
         }  # fmt: skip
 
+    def _free(self, place: Place) -> int | None:
+        guard = Guard(_FREE_S, place.name)
+        try:
+            return place.hand.do(place.target.free_bytes, guard, _FREE_S)
+        except (BackupError, OSError):
+            return None
+        finally:
+            guard.close()
 
-def _place_result(place: Place) -> dict[str, Any]:
+
+def _place_result(place: Place, free_bytes: int | None) -> dict[str, Any]:
     """What became of one target. Times are of its newest backups, this one included."""
     known = [*place.earlier.manifests, *([place.manifest] if place.manifest is not None else [])]
     kept = Catalogue(tuple(one for one in known if one.id not in place.deleted), ())
@@ -415,15 +492,8 @@ def _place_result(place: Place) -> dict[str, Any]:
         "last_drill_at": max((one.drilled_at for one in known if one.drilled_at is not None), default=None),
         "backups": len(kept.manifests), "kept": [one.summary() for one in kept.manifests[-_MOST_KEPT:]],
         # For the run after this one, so that somebody can make room before it begins.
-        "expected_bytes": kept.forecast(), "free_bytes": _free(place.target),
+        "expected_bytes": kept.forecast(), "free_bytes": free_bytes,
     }  # fmt: skip
-
-
-def _free(target: Target) -> int | None:
-    try:
-        return target.free_bytes()
-    except (TargetFailed, OSError):
-        return None
 
 
 def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:
