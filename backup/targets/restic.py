@@ -32,7 +32,7 @@ from agent.core.secrets import Secret
 from agent.core.units import Percent, Seconds
 from backup import children
 from backup.children import Group, Guard, Step, check_statuses, pipe
-from backup.errors import Absent, BackupError, TargetFailed
+from backup.errors import Absent, BackupError, Damaged, TargetFailed
 from backup.manifest import FILE_NAME
 from backup.redact import Redactor
 from backup.relay import READ_BYTES, Outlet
@@ -48,6 +48,7 @@ _MANY = 200  # snapshots named to one restic
 _LOCKED = re.compile(r"already locked|unable to create lock")
 _ABSENT = re.compile(r"unable to open config file|repository does not exist|Is there a repository")
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_BROKEN = re.compile(r"ciphertext verification failed|invalid hash|hash mismatch")  # what restic says of changed data
 _ASK_AGAIN_S = 2.0
 
 
@@ -216,7 +217,10 @@ class Restic:
         def chunks() -> Iterator[bytes]:
             while chunk := os.read(read_end, READ_BYTES):
                 yield chunk
-            check_statuses(group.wait(), TargetFailed)
+            try:
+                check_statuses(group.wait(), TargetFailed)
+            except TargetFailed as error:
+                raise (Damaged(str(error)) if _BROKEN.search(str(error)) else error) from None
 
         return stream_reader(chunks(), close)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.secrets import Secret
+from backup import relay
 from backup.children import Group, Guard, Step, check_statuses, run
 from backup.coding import Coding, Compression, check_recipient, decode_steps
 from backup.errors import Damaged, Refused, SourceFailed, Stopped, TargetFailed
@@ -148,7 +149,7 @@ class Slow(Kept):
 
 def test_a_taker_that_holds_up_the_others_too_long_in_sum_is_given_up(work: Work, content: Stream) -> None:
     good, slow = Kept(), Slow()
-    stream = Stream("x", "bin", (sh(f"for i in 1 2 3 4 5 6 7 8; do cat {content.steps[0].argv[1]}; done"),))
+    stream = Stream("x", "bin", (sh(f"for i in 1 2 3 4; do cat {content.steps[0].argv[1]}; done"),))
     settings = Settings(Compression("none"), stall_s=30.0, patience_s=0.5)
     done = record(stream, {"good": good, "slow": slow}, settings, work)
     assert [str(error).partition(" for ")[0] for error in done.failed.values()] == [
@@ -160,7 +161,8 @@ def test_a_taker_that_holds_up_the_others_too_long_in_sum_is_given_up(work: Work
         assert record(stream, takers, settings, work).failed == {}
 
 
-def test_a_stop_does_not_wait_for_a_taker_that_hangs(work: Work) -> None:
+def test_a_stop_does_not_wait_for_a_taker_that_hangs(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_LAST_S", 0.5)
     hanging = Hanging()
     threading.Timer(0.5, work.guard.stop, ("it was ended",)).start()
     with pytest.raises(Stopped, match="it was ended"):

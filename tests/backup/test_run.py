@@ -307,7 +307,7 @@ def test_a_target_that_is_far_slower_than_another_is_given_up(host: BackedUp) ->
 
 
 def test_one_target_alone_may_be_slow(host: BackedUp) -> None:
-    (host.source / "file").write_bytes(os.urandom(8 << 20))
+    (host.source / "file").write_bytes(os.urandom(3 << 20))
     slow = host.directory / "slow"
     slow.mkdir()
     host.job(targets={"slow": {**LOCAL, "path": str(slow)}}, compression={"program": "none"})

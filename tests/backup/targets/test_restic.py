@@ -20,7 +20,8 @@ from backup.errors import TargetFailed
 from backup.target import Target
 from backup.targets import restic
 from backup.targets.restic import Restic
-from tests.backup.hosts import HOST, BackedUp, ended
+from backup.verify import verify
+from tests.backup.hosts import HOST, BackedUp, built_source, ended
 from tests.backup.made import manifest
 from tests.backup.targets.contract import (
     MIB,
@@ -287,6 +288,9 @@ def test_damage_in_the_repository_shows_before_a_backup_counts(host: BackedUp, r
     largest.chmod(0o600)
     largest.write_bytes(content)
     (good,) = backups(host)
+    found = verify(good, far(host), built_source(host.job_now), host.work(), level=1, now=1.0)
+    assert "ciphertext verification failed" in found.problems[0]
+    assert (found.manifest.level, found.manifest.is_verified) == (0, False)
     ran = host.run()
     assert (ran.code, ran.result["status"], ran.result["is_slot_done"]) == (1, "fail", False)
     assert "restic exited 1" in ran.result["error"]
