@@ -86,7 +86,10 @@ class Guard:
     """
 
     def __init__(self, deadline_s: float | None = None, what: str = "it", parent: Guard | None = None) -> None:
-        self.ends_at = None if deadline_s is None else monotonic() + deadline_s
+        ends = [] if deadline_s is None else [monotonic() + deadline_s]
+        if parent is not None and parent.ends_at is not None:
+            ends.append(parent.ends_at)
+        self.ends_at: float | None = min(ends, default=None)
         self.reason: str | None = None
         # Re-entrant: a signal handler calls stop() in the thread that may be inside add().
         self._lock = threading.RLock()

@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from agent.core.clock import NS, Clock
-from backup import catalogue, children
-from backup.catalogue import Catalogue
-from backup.children import Guard, Step
+from backup import catalogue
+from backup.children import Guard
 from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable, reason
-from backup.hand import Hand, Watch
+from backup.hand import Watch
+from backup.hooks import Surroundings
 from backup.job import Job
 from backup.manifest import FILE_NAME, Archive, Manifest, Missing
 from backup.pipeline import Recorded, Settings, record
+from backup.place import Place, share_s
 from backup.redact import Redactor, secrets_in
-from backup.retention import Retention, plan
+from backup.retention import plan
 from backup.source import Facts, Skipped, Source, Stream, Work
-from backup.target import Target, Upload, safe_word
-from backup.trusted import check_program
+from backup.target import Upload, safe_word
 from backup.verify import checker, overall, reread, sampled, shrunk
 
 Tell = Callable[[Mapping[str, Any]], None]  # takes one event of the worker's output
 T = TypeVar("T")
-_MOST_KEPT = 300  # backups of a target that a result names, the newest
-_SHARE = 0.25  # of a run's time that one target may take from the others
-# Beyond the run's time, so that a stop still drops what it interrupts.
-_DROP_S, _ABORT_S, _FREE_S = 20.0, 20.0, 5.0
-
-
-@dataclass(slots=True)
-class Place:
-    """A target in this run. `hand` asks it; `error`: why nothing more is sent there."""
-
-    name: str
-    target: Target
-    rules: Retention
-    hand: Hand
-    earlier: Catalogue = field(default_factory=lambda: Catalogue((), ()))
-    archives: list[Archive] = field(default_factory=list)
-    manifest: Manifest | None = None
-    deleted: set[str] = field(default_factory=set)  # ids
-    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -61,8 +42,8 @@ class _Sent:
 class Run:
     """One run of a job. `tell` takes the events: phase, progress, warning; the result is what execute() returns."""
 
-    def __init__(self, job: Job, *, host: str, scratch: str, undo_path: str, clock: Clock, tell: Tell,
-                 guard: Guard) -> None:  # fmt: skip
+    def __init__(self, job: Job, *, host: str, scratch: str, clock: Clock, tell: Tell, guard: Guard,
+                 undo_path: str | None = None) -> None:  # fmt: skip
         self.job = job
         self.guard = guard
         self.started_at = clock.wall_ns() / NS
@@ -74,21 +55,18 @@ class Run:
         self.places: list[Place] = []
         self._began = clock.monotonic()
         self._clock = clock
-        self._hook: Guard | None = None
         secret = [job.plugin.options, job.manifest_key, *(entry.options for entry in job.targets.values())]
         self.redact = Redactor(secrets_in(secret))
         self._tell = tell
         self._work = Work(scratch, guard, self.redact, job.user, self._warn, undo_path)
-        # One slow target may take so much of the time that all have together.
-        self._patience_s = job.limits.deadline * _SHARE
         self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall,
-                                  self._patience_s)  # fmt: skip
+                                  share_s(job))  # fmt: skip
+        self._hooks = Surroundings(job.hooks, job.name, self.id, self.redact, self._phase, self._warn)
 
     def stop(self, reason: str) -> None:
         """End it soon; safe to call from a signal handler."""
         self.guard.stop(reason)
-        if self._hook is not None:
-            self._hook.stop(reason)
+        self._hooks.stop(reason)
 
     def execute(self) -> dict[str, Any]:
         """Do it. The result, as the last line of the worker's output has it; only a bug raises."""
@@ -97,7 +75,7 @@ class Run:
             self._phase("sweep")
             source = self._build_source()
             self._sweep(source)
-            with self._hooks():
+            with self._hooks.around(lambda: self._status(None)):
                 facts = self._prepare(source)
                 self._dump(source)
                 self._finish(facts)
@@ -108,26 +86,13 @@ class Run:
             return self._result(error)
         finally:
             for place in self.places:
-                place.hand.close()
+                place.close()
 
     def _drop_unfinished(self) -> None:
-        """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now.
-
-        A manifest may have arrived although storing it failed. It goes first; where it cannot, what it names stays.
-        """
+        """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now."""
         for place in self.places:
             if place.manifest is None and place.archives:
-                # Time of its own: the run's may be over, which is why there is something to drop.
-                guard = Guard(_DROP_S, f"{place.name}: dropping what is not finished")
-                with suppress(BackupError, OSError):
-                    place.hand.do(partial(self._drop, place, guard), guard)
-                guard.close()
-
-    def _drop(self, place: Place, guard: Guard) -> None:
-        target = self._build_target(place.name, guard)
-        target.delete(f"{self.prefix}/{self.id}/{FILE_NAME}")
-        for archive in place.archives:
-            target.delete(archive.stored)
+                place.drop(f"{self.prefix}/{self.id}/{FILE_NAME}")
 
     # What the daemon and the operator hear.
 
@@ -146,20 +111,21 @@ class Run:
 
     def _give_up(self, place: Place, error: Exception) -> None:
         if place.error is None:
-            place.error = self.redact(str(error))
+            place.give_up(self.redact(str(error)))
             self.say("target_failed", target=place.name, error=place.error)
-
-    def _ask(self, place: Place, call: Callable[[], T], far_s: float | None = None, watch: Watch | None = None) -> T:
-        """Have a target do something. What is near answers within `limits.stall`; what is far has limits of its own,
-
-        and `far_s` for what should not take long. Raise what the call raises, TargetFailed, Stopped.
-        """
-        self.guard.check()
-        return place.hand.do(call, self.guard, self.job.limits.stall if place.target.is_near else far_s, watch)
 
     @property
     def _open(self) -> list[Place]:
         return [place for place in self.places if place.error is None]
+
+    @property
+    def _near_first(self) -> list[Place]:
+        """What is sure to be quick comes before what may use up the time."""
+        return sorted(self._open, key=lambda place: not place.target.is_near)
+
+    def _ask(self, place: Place, call: Callable[[], T]) -> T:
+        """Have a target do something. Raise what the call raises, TargetFailed, Stopped."""
+        return place.ask(call, is_alone=self._open == [place])
 
     # The phases.
 
@@ -172,13 +138,12 @@ class Run:
         for removed in source.sweep(self._work):
             self.say("swept", what=removed)
         for name in self.job.targets:
-            place = Place(name, self._build_target(name, self.guard), self.job.retention_of(name), Hand(name))
+            place = Place(name, self.job, self.host, Guard(parent=self.guard))
             self.places.append(place)
             with self._on(place):
-                self._ask(place, place.target.check, self._patience_s)
+                place.ask(place.target.check, is_short=True)
                 self._sweep_place(place)
-                look = partial(catalogue.read, place.target, self.prefix, self.job.manifest_key)
-                place.earlier = self._ask(place, look, self._patience_s)
+                place.look(self.prefix)
                 for sentence in place.earlier.damaged:
                     self._warn(f"{name}: {sentence}")
                 self._forecast(place)
@@ -187,7 +152,7 @@ class Run:
     def _sweep_place(self, place: Place) -> None:
         """A key that may not delete can still send: what stays there of a broken run takes space, and harms nothing."""
         try:
-            removed = self._ask(place, partial(catalogue.sweep, place.target, self.prefix), self._patience_s)
+            removed = place.ask(partial(catalogue.sweep, place.target, self.prefix), is_short=True)
         except TargetFailed as error:
             self.guard.check()
             if place.hand.is_stuck:
@@ -198,15 +163,10 @@ class Run:
             self.say("swept", target=place.name, what=name)
 
     def _forecast(self, place: Place) -> None:
-        expected, free = place.earlier.forecast(), self._ask(place, place.target.free_bytes, self._patience_s)
+        expected, free = place.earlier.forecast(), place.ask(place.target.free_bytes, is_short=True)
         self.say("forecast", target=place.name, expected_bytes=expected, free_bytes=free)
         if free is not None and expected > free:
             self._warn(f"{place.name}: will probably not fit: {expected} bytes expected, {free} free")
-
-    def _build_target(self, name: str, guard: Guard) -> Target:
-        """`guard` ends what the target runs."""
-        target: Target = self.job.targets[name].build(job=self.job.name, host=self.host, guard=guard)
-        return target
 
     def _need_a_target(self) -> None:
         if not self._open:
@@ -260,15 +220,9 @@ class Run:
             levels = self._verify(sent, recorded, source)
             self._commit(sent, recorded, levels)
         finally:
-            self._abort(sent)
-
-    def _abort(self, sent: _Sent) -> None:
-        """Drop what was not committed; a target that hangs is left alone."""
-        for place in self.places:
-            upload = sent.uploads.get(place.name)
-            if upload is not None:
-                with suppress(TargetFailed, Stopped):
-                    place.hand.do(upload.abort, self.guard, _ABORT_S)
+            for place in self.places:
+                if (upload := sent.uploads.get(place.name)) is not None:
+                    place.abort(upload)
 
     def _record(self, sent: _Sent, source: Source) -> Recorded:
         self._phase("dump", archive=sent.stream.name)
@@ -312,8 +266,8 @@ class Run:
             with self._on(place):
                 decodes = wanted >= 2 and not is_decoded
                 watch = Watch()
-                self._ask(place, partial(self._reread, sent, place.name, recorded, source, watch, decodes=decodes),
-                          watch=watch)  # fmt: skip
+                again = partial(self._reread, sent, place.name, recorded, source, watch, decodes=decodes)
+                place.ask(again, watch=watch)
                 is_decoded = is_decoded or decodes
                 levels[place.name] = wanted if is_decoded else 1
         for place in self._open:
@@ -332,7 +286,7 @@ class Run:
     def _commit(self, sent: _Sent, recorded: Recorded, levels: Mapping[str, int]) -> None:
         self._phase("commit", archive=sent.stream.name)
         stream, coding = sent.stream, self._settings.coding
-        for place in self._open:
+        for place in self._near_first:
             with self._on(place):
                 self._ask(place, sent.uploads[place.name].commit)
                 place.archives.append(Archive(
@@ -350,7 +304,7 @@ class Run:
         """The manifest of each place, and then its retention."""
         self.guard.check()
         now = self._clock.wall_ns() / NS
-        for place in self._open:
+        for place in self._near_first:
             with self._on(place):
                 if self.job.verification.level >= 3 and not place.target.is_near:
                     self._phase("download", target=place.name)
@@ -407,39 +361,6 @@ class Run:
             self.guard.check()
             self._give_up(place, error)
 
-    # Hooks.
-
-    @contextmanager
-    def _hooks(self) -> Iterator[None]:
-        hooks = self.job.hooks
-        is_failure = True
-        try:
-            self._run_hooks("before", hooks.before, "")
-            yield
-            is_failure = self._status(None) == "fail"
-        finally:
-            if is_failure:
-                self._run_hooks("on_error", hooks.on_error, "fail")
-            self._run_hooks("after", hooks.after, "fail" if is_failure else self._status(None))
-
-    def _run_hooks(self, kind: str, argvs: Sequence[Sequence[str]], status: str) -> None:
-        """Run them in order. Those before raise; of the others each gets its turn, and a failure is a warning."""
-        variables = {"VIGILHOST_JOB": self.job.name, "VIGILHOST_BACKUP": self.id, "VIGILHOST_STATUS": status}
-        for argv in argvs:
-            self._phase("hook", hook=kind, program=argv[0])
-            try:
-                check_program(argv[0])
-                self._hook = Guard(self.job.hooks.deadline, f"hooks.{kind}: {argv[0]}")
-                children.run(Step(tuple(argv), variables), self._hook, self.redact)
-            except (BackupError, OSError) as error:
-                if kind == "before":
-                    raise SourceFailed(f"hooks.before: {reason(error)}") from error
-                self._warn(f"hooks.{kind}: {reason(error)}")
-            finally:
-                if self._hook is not None:
-                    self._hook.close()
-                self._hook = None
-
     # The result.
 
     def _status(self, error: str | None) -> str:
@@ -465,35 +386,8 @@ class Run:
             "duration_s": round(self._clock.monotonic() - self._began, 3),
             "raw_bytes": newest.raw_bytes if newest else 0, "stored_bytes": newest.stored_bytes if newest else 0,
             "level": newest.level if newest else 0, "warnings": self.warnings[:100],
-            "targets": {place.name: _place_result(place, self._free(place)) for place in self.places},
+            "targets": {place.name: place.result() for place in self.places},
         }  # fmt: skip
-
-    def _free(self, place: Place) -> int | None:
-        guard = Guard(_FREE_S, place.name)
-        try:
-            return place.hand.do(place.target.free_bytes, guard, _FREE_S)
-        except (BackupError, OSError):
-            return None
-        finally:
-            guard.close()
-
-
-def _place_result(place: Place, free_bytes: int | None) -> dict[str, Any]:
-    """What became of one target. Times are of its newest backups, this one included."""
-    known = [*place.earlier.manifests, *([place.manifest] if place.manifest is not None else [])]
-    kept = Catalogue(tuple(one for one in known if one.id not in place.deleted), ())
-    complete = [one.finished_at for one in known if one.is_complete]
-    verified = [one.verified_at for one in known if one.is_verified]
-    return {
-        "status": "ok" if place.error is None and place.manifest is not None else "fail", "error": place.error,
-        "level": place.manifest.level if place.manifest else 0, "deleted": len(place.deleted),
-        "stored_bytes": place.manifest.stored_bytes if place.manifest else 0,
-        "last_success_at": max(complete, default=None), "last_verified_at": max(filter(None, verified), default=None),
-        "last_drill_at": max((one.drilled_at for one in known if one.drilled_at is not None), default=None),
-        "backups": len(kept.manifests), "kept": [one.summary() for one in kept.manifests[-_MOST_KEPT:]],
-        # For the run after this one, so that somebody can make room before it begins.
-        "expected_bytes": kept.forecast(), "free_bytes": free_bytes,
-    }  # fmt: skip
 
 
 def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:

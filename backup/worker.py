@@ -46,8 +46,8 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
                 return BUSY
             _be_kind(job.limits)
             with workspace(state_dir, job.name, job.user) as scratch:
-                run = Run(job, host=host, scratch=scratch, undo_path=undo_path(state_dir, job.name), clock=clock,
-                          tell=lines.put, guard=guard)  # fmt: skip
+                run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard,
+                          undo_path=undo_path(state_dir, job.name))  # fmt: skip
                 with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
                     result = run.execute()
     except (BackupError, ValueError, OSError) as error:

@@ -268,7 +268,7 @@ def test_a_full_scratch_disk_is_a_failure_with_a_result_and_the_hooks_run(host: 
 # One destination on a disk that is too slow, or does not answer at all: `slow` is in its path.
 SLOW = """
 import threading, time
-from backup import run
+from backup import place
 from backup.targets import local
 hung = threading.Event()
 
@@ -282,7 +282,7 @@ def slowed(call, wait):
         return call(self, *given, **named)
     return slowly
 """
-NO_PATIENCE = "run._SHARE = 0.0001  # of a deadline of 6 h\n"
+NO_PATIENCE = "place._SHARE = 0.0001  # of a deadline of 6 h\n"
 SLOW_WRITES = f"""{SLOW}{NO_PATIENCE}
 local._FileUpload.write = slowed(local._FileUpload.write, lambda: time.sleep(1))
 """

@@ -363,6 +363,29 @@ def test_one_that_fails_does_not_spoil_the_others(host: BackedUp, repository: Re
     comes_back(host, backups(host)[0], tmp_path / "to")
 
 
+# A line so slow that sending would take more than the whole run; more of the time than usual is left to the others.
+CRAWLING = """
+import threading
+from backup import place
+from backup.targets.restic import _ResticUpload
+_ResticUpload.commit = lambda self: threading.Event().wait()
+place._RESERVE = 0.7
+"""
+
+
+def test_one_whose_sending_would_take_all_the_time_does_not_spoil_the_others(
+    host: BackedUp, repository: Repository, tmp_path: Path
+) -> None:
+    targets = {"far": repository.entry(tmp_path), "store": {"type": "local", "path": str(host.store)}}
+    host.job_now = host.job(targets=targets, limits={"deadline": "30s"})
+    fill(host)
+    ran = ended(host.start(prelude=CRAWLING))
+    assert (ran.code, ran.result["is_slot_done"]) == (1, True), ran.result
+    assert "did not answer within" in ran.result["targets"]["far"]["error"]
+    assert len(host.manifests()) == 1
+    assert repository.snapshots() == []
+
+
 def test_the_password_is_in_no_argument_and_no_word(host: BackedUp, repository: Repository, tmp_path: Path) -> None:
     job_to(host, repository.entry(tmp_path), compression=NO_COMPRESSION)
     fill(host)
