@@ -18,7 +18,7 @@ from agent.core.secrets import Secret
 from backup.job import Heartbeat
 from backup.worker import EVERY_JOB, lock
 from tests.agent.test_backup_keeper import play, until
-from tests.backup.hosts import BackedUp, command_job
+from tests.backup.hosts import HOST, BackedUp, command_job
 from tests.servers.scripted_http import HANG, Reply, ScriptedHttp
 
 TOKEN = "5c1b8f7e-canary"
