@@ -19,7 +19,7 @@ from agent.core.errors import Rejected, Retryable
 from agent.healthchecks import address
 from alerting.notify.http import check, request
 from backup.relay import write_all
-from backup.worker import BUSY
+from backup.worker import BUSY, FAILED
 from backup.worker import work as run_job
 
 if TYPE_CHECKING:
@@ -120,14 +120,22 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1) -> int:
 
 def beating(beats: Beats, job: str, do: Callable[[], int], output: int) -> int:
     """Do it, which `beats` hears of, and say last what came of the pings. What `do` returned: an exit code."""
-    code = do()
-    if code != BUSY:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # The run is over and told: whoever ends us now must not take it for one that failed.
-            signal.signal(number, lambda *_: os._exit(code))
-        said = {"event": "heartbeat", "job": job, "error": beats.finish() or None}
-        try:
-            write_all(output, json.dumps(said).encode() + b"\n")
-        except OSError:
-            pass  # who started the run has gone
+    code = FAILED
+    try:
+        code = do()
+    finally:
+        # Also when it broke in a way that nobody thought of: a failure that is not told is the worst of all.
+        if code != BUSY:
+            _tell_end(beats, job, code, output)
     return code
+
+
+def _tell_end(beats: Beats, job: str, code: int, output: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # The run is over and told: whoever ends us now must not take it for one that failed.
+        signal.signal(number, lambda *_: os._exit(code))
+    said = {"event": "heartbeat", "job": job, "error": beats.finish() or None}
+    try:
+        write_all(output, json.dumps(said).encode() + b"\n")
+    except OSError:
+        pass  # who started the run has gone

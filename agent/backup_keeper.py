@@ -30,6 +30,7 @@ Note = Callable[[bool, str], None]
 
 DRILLS_FILE: Final = "backup-drill-runs.json"
 PLAN_EVERY_S: Final = 60.0  # when each job runs next is worked out
+RESUME_AFTER_S: Final = 60.0  # a schedule that broke off is taken up again
 # What belongs to the daemon's own life, or is set by the runner.
 _NOT_HANDED_ON: Final = frozenset({"PATH", "LANG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
                                    "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID"})  # fmt: skip
@@ -129,7 +130,17 @@ class BackupKeeper:
         # A group cancels each of them once and waits: a second cancel would cut short how a run is ended.
         async with asyncio.TaskGroup() as group:
             for scheduler in self._schedulers:
-                group.create_task(scheduler.run(), name="backups")
+                group.create_task(self._keep_on(scheduler), name="backups")
+
+    async def _keep_on(self, scheduler: Scheduler) -> None:
+        """Run a scheduler for ever: what ends it is a bug, said on the health page until a run is done again."""
+        while True:
+            try:
+                await scheduler.run()
+            except Exception as error:
+                log.exception("backup.scheduler_broke", retry_in_s=RESUME_AFTER_S)
+                self._trouble = f"the schedule broke off: {error!r}"
+            await self._clock.sleep_until(self._clock.monotonic() + RESUME_AFTER_S)
 
     def _build(self) -> tuple[Scheduler, Scheduler]:
         from backup import histories
@@ -181,7 +192,7 @@ class BackupKeeper:
 
     def _ran(self, name: str, outcome: Outcome) -> None:
         self._board.progress.pop(name, None)
-        self._planned_at = None
+        self._planned_at = self._trouble = None
         if outcome.status == "busy":
             log.info("backup.busy", job=name, reason=outcome.error)
             return
@@ -196,7 +207,7 @@ class BackupKeeper:
         self._say(name, known)
 
     def _drilled(self, name: str, outcome: Outcome) -> None:
-        self._planned_at = None
+        self._planned_at = self._trouble = None
         if outcome.status == "busy":
             return
         known = self._board.known(name)

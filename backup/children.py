@@ -6,6 +6,7 @@ the kernel ties that to the thread that started it, so a thread that starts a pr
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -79,29 +80,51 @@ def one_line(text: str, most: int = 500) -> str:
 
 
 class Guard:
-    """Ends everything that runs, once: at the deadline or when asked. What was ended so raises Stopped."""
+    """Ends everything that runs, once: at the deadline, when asked, or with `parent`.
 
-    def __init__(self, deadline_s: float | None = None, what: str = "it") -> None:
-        self.ends_at = None if deadline_s is None else monotonic() + deadline_s
+    What was ended so raises Stopped.
+    """
+
+    def __init__(self, deadline_s: float | None = None, what: str = "it", parent: Guard | None = None) -> None:
+        ends = [] if deadline_s is None else [monotonic() + deadline_s]
+        if parent is not None and parent.ends_at is not None:
+            ends.append(parent.ends_at)
+        self.ends_at: float | None = min(ends, default=None)
         self.reason: str | None = None
         # Re-entrant: a signal handler calls stop() in the thread that may be inside add().
         self._lock = threading.RLock()
-        self._groups: set[Group] = set()
-        self._stopped = threading.Event()
+        self._members: set[Group | Guard] = set()
+        # Held until the stop. Not an Event: its lock may be taken by the very wait that a signal handler interrupts.
+        self._latch = threading.Lock()
+        self._latch.acquire()
         self._timer: threading.Timer | None = None
+        self._parent = parent
         if deadline_s is not None:
             said = f"{what} did not end within {deadline_s:g} s; raise limits.deadline, or see what it waited for"
             self._timer = threading.Timer(deadline_s, self.stop, (said,))
             self._timer.daemon = True
             self._timer.start()
+        if parent is not None:
+            parent.add(self)
 
     def stop(self, reason: str) -> None:
         """Kill what runs now and whatever is started later; only the first reason counts."""
         with self._lock:
             self.reason = self.reason or reason
-            self._stopped.set()
-            for group in self._groups:
-                group.kill()
+            members = list(self._members)
+        self._let_go()
+        # Not under our lock: who starts a program holds the group's, and may be interrupted by a stop of its own.
+        for member in members:
+            member.kill()
+
+    def kill(self) -> None:
+        """Stop for the parent's reason."""
+        assert self._parent is not None
+        self.stop(self._parent.reason or "it was stopped")
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):  # two stops at once: the other one has let go
+            self._latch.release()
 
     def check(self) -> None:
         """Raise Stopped once stop() was called."""
@@ -110,22 +133,27 @@ class Guard:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not longer than until the stop. Raise Stopped."""
-        self._stopped.wait(seconds)
+        if self._latch.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX)):
+            self._let_go()  # for the next one who waits
         self.check()
 
-    def add(self, group: Group) -> None:
+    def add(self, member: Group | Guard) -> None:
         with self._lock:
-            self._groups.add(group)
-            if self.reason is not None:
-                group.kill()
+            self._members.add(member)
+            is_over = self.reason is not None
+        if is_over:
+            member.kill()
 
-    def remove(self, group: Group) -> None:
+    def remove(self, member: Group | Guard) -> None:
         with self._lock:
-            self._groups.discard(group)
+            self._members.discard(member)
 
     def close(self) -> None:
+        """It is not needed any more: its deadline does not come."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._parent is not None:
+            self._parent.remove(self)
 
 
 class Group:
@@ -161,6 +189,8 @@ class Group:
                 process_group=leader,
             )  # fmt: skip
             self._children.append(_Child(step, process, self._redact))
+            if self._guard.reason is not None:
+                self.kill()  # a signal handler stopped us while it was started, and did not find it
 
     def kill(self) -> None:
         """SIGKILL to the group, grandchildren included."""

@@ -19,6 +19,10 @@ class TargetFailed(BackupError):
     """A target did not take, keep or give back what it should."""
 
 
+class Absent(TargetFailed):
+    """The target answers, and has no object of that name."""
+
+
 class Damaged(BackupError):
     """What is stored is not what was backed up: a bit flipped, bytes are missing, or somebody wrote to it."""
 
@@ -42,3 +46,8 @@ def of_os(error: OSError) -> str:
     """What the system said, for the operator: `path: reason`, or the reason where no path is known."""
     reason = (error.strerror or str(error)).lower()
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a sentence."""
+    return of_os(error) if isinstance(error, OSError) else str(error)

@@ -18,6 +18,7 @@ from backup.coding import Compression, Encryption
 from backup.retention import Retention, check_preset, policy
 from backup.schedule import Schedule, check_schedule
 
+GRACE_S = 360.0  # beyond a job's deadline: undoing may take 300 s of it
 NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -172,6 +173,13 @@ class Job:
         """The source's entry."""
         entry: Plugin = next(iter(self.source.values()))
         return entry
+
+    @property
+    def patience_s(self) -> float:
+        """How long a run is waited for: its deadline, which the worker keeps itself, and what may come after that."""
+        hooks = self.hooks
+        count = len(hooks.before) + len(hooks.on_error) + len(hooks.after)
+        return self.limits.deadline + GRACE_S + count * hooks.deadline
 
     @property
     def times(self) -> Schedule:

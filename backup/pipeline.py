@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from backup.children import Group, Status, Step, check_statuses, close_all, pipe
+from backup.children import Group, Guard, Status, Step, check_statuses, close_all, pipe
 from backup.coding import Coding, Compression, compress_steps, decode_steps, encrypt_steps
 from backup.errors import BackupError, Damaged, Refused, SourceFailed, Stopped, TargetFailed
 from backup.relay import Digest, Lane, Meter, PipeTaker, Taker, relay
@@ -33,12 +33,16 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How streams are recorded. `rate` in bytes a second after compression; None: as fast as it goes."""
+    """How streams are recorded. `rate` in bytes a second after compression; None: as fast as it goes.
+
+    `patience_s`: how long in sum one taker may hold up the others; None: for ever.
+    """
 
     compression: Compression
     recipients: tuple[str, ...] = ()
     rate: int | None = None
     stall_s: float = 600.0
+    patience_s: float | None = None
 
     @property
     def coding(self) -> Coding:
@@ -161,7 +165,7 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
             aside = [checker.lane] if checker is not None else []
             if locking:
                 end, aside = plumbing.forked(coders, locking[0], end, aside, work, settings.stall_s), []
-            lanes = [Lane(name, taker) for name, taker in takers.items()]
+            lanes = [Lane(name, taker, settings.patience_s) for name, taker in takers.items()]
             digest = relay(end, [*lanes, *aside], work.guard, rate=settings.rate, stall_s=settings.stall_s,
                            on_progress=_teller(on_progress, meter))  # fmt: skip
             if all(lane.error is not None for lane in lanes):
@@ -185,9 +189,9 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
                 producers.kill()
                 coders.kill()
             for lane in lanes:
-                lane.end(settings.stall_s, is_whole=is_whole)
+                lane.end(settings.stall_s, work.guard, is_whole=is_whole)
             if checker is not None:
-                checker.end(settings.stall_s, is_whole=is_whole)
+                checker.end(settings.stall_s, work.guard, is_whole=is_whole)
         if checker is not None and checker.lane.error is not None:
             raise _as_damage(checker.lane.error)
         failed = {lane.name: lane.error for lane in lanes if lane.error is not None}
@@ -225,10 +229,10 @@ class _Checker:
         self._decoder = Decoder(decode_steps(Coding(settings.compression.program), None), decode, work)
         self.lane = Lane("decode", self._decoder)
 
-    def end(self, stall_s: float, *, is_whole: bool) -> None:
+    def end(self, stall_s: float, guard: Guard, *, is_whole: bool) -> None:
         if not is_whole:
             self._decoder.kill()  # wakes the lane where it waits to write
-        self.lane.end(stall_s, is_whole=is_whole)
+        self.lane.end(stall_s, guard, is_whole=is_whole)
         self._decoder.abort()
 
 
@@ -292,7 +296,7 @@ class _Plumbing:
             except Exception as error:  # noqa: BLE001 - raised again by check()
                 self._fork_error = error
             finally:
-                program.end(stall_s, is_whole=True)
+                program.end(stall_s, work.guard, is_whole=True)
                 taker.close()
                 os.close(source)
 

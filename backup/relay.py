@@ -6,6 +6,7 @@ do not notice.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -22,6 +23,8 @@ from backup.errors import SourceFailed, Stopped, TargetFailed
 READ_BYTES = 1 << 20
 _QUEUED = 4  # reads that may wait for one taker: what bounds our memory
 _PROGRESS_S = 1.0
+_LOOK_S = 0.2  # how often who waits for a taker looks whether that is still worth it
+_LAST_S = 5.0  # for a taker whose bytes are not wanted any more
 
 
 class Taker(Protocol):
@@ -45,12 +48,19 @@ class Digest:
 
 
 class Lane:
-    """A thread that hands chunks to one taker. `error` is why it stopped; None while all is well."""
+    """A thread that hands chunks to one taker. `error` is why it stopped; None while all is well.
 
-    def __init__(self, name: str, taker: Taker) -> None:
+    `patience_s`: how long, in sum, others that could take more are held up by it before it is given up; None: for ever.
+    """
+
+    def __init__(self, name: str, taker: Taker, patience_s: float | None = None) -> None:
         self.name = name
         self.error: Exception | None = None
+        self.is_stuck = False  # its taker did not come back; nobody else may touch it
         self._taker = taker
+        self._patience_s = patience_s
+        self._held_up_s = 0.0
+        self._is_busy = False
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -58,7 +68,9 @@ class Lane:
     def _work(self) -> None:
         while (chunk := self._queue.get()) is not None:
             if self.error is None:
+                self._is_busy = True
                 self._try(lambda taken=chunk: self._taker.write(taken))  # type: ignore[misc]
+                self._is_busy = False
         if self.error is None:
             self._try(self._taker.finish)
 
@@ -68,30 +80,103 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - whatever a taker raises is its own, and its owner reads `error`
             self.error = error
 
-    def give(self, chunk: bytes, stall_s: float) -> None:
-        """Queue a chunk; after `stall_s` without taking anything the lane is given up."""
-        if self.error is None:
-            try:
-                self._queue.put(chunk, timeout=stall_s)
-            except queue.Full:
-                self._give_up(stall_s)
+    @property
+    def is_worth_more(self) -> bool:
+        """A copy that others may be given up for; not so a lane that only looks at the bytes."""
+        return self._patience_s is not None
 
-    def end(self, stall_s: float, *, is_whole: bool) -> None:
-        """Wait until the taker has finished. `is_whole` False: what it got is not all, so it must not finish."""
+    @property
+    def is_idle(self) -> bool:
+        """It has taken all that it was given, and waits for more."""
+        return self.error is None and not self._is_busy and self._queue.empty()
+
+    def give(self, chunk: bytes, stall_s: float, guard: Guard, others: Sequence[Lane] = ()) -> None:
+        """Queue a chunk. The lane is given up after `stall_s` without taking anything, or when patience is at its end.
+
+        `others`: all lanes that get the same. Raise Stopped.
+        """
+        if self.error is not None:
+            return
+        began = seen_at = monotonic()
+        while True:
+            try:
+                self._queue.put(chunk, timeout=min(_LOOK_S, stall_s))
+                is_taken = True
+            except queue.Full:
+                is_taken = False
+            now = monotonic()
+            # Where the others are busy too it is not this one that makes it slow.
+            if any(lane.is_idle and lane.is_worth_more for lane in others if lane is not self):
+                self._held_up_s += now - seen_at
+            seen_at = now
+            if self._patience_s is not None and self._held_up_s >= self._patience_s:
+                self._give_up(f"is too slow: it has held up the others for {self._held_up_s:.0f} s")
+            elif not is_taken and now - began >= stall_s:
+                self._give_up(f"took nothing for {stall_s:g} s")
+            if is_taken or self.error is not None:
+                return
+            guard.check()
+
+    def end(self, stall_s: float, guard: Guard, *, is_whole: bool) -> None:
+        """Wait until the taker has finished. `is_whole` False: what it got is not all, so it must not finish.
+
+        Not longer than `stall_s`, and once it is stopped a few seconds more.
+        """
         if not is_whole:
             self.error = self.error or Stopped(f"{self.name}: the stream broke off")
-        try:
-            self._queue.put(None, timeout=stall_s)
-        except queue.Full:
-            self._give_up(stall_s)
+        if self.is_stuck:
             return
-        self._thread.join(stall_s)
-        if self._thread.is_alive():
-            self._give_up(stall_s)
+        wait_s = stall_s if self.error is None else min(stall_s, _LAST_S)
+        ends_at = monotonic() + wait_s
+        is_told = False
+        while self._thread.is_alive():
+            if monotonic() >= ends_at:
+                self._give_up(f"took nothing for {wait_s:g} s")
+                return
+            if guard.reason is not None:
+                ends_at = min(ends_at, monotonic() + _LAST_S)
+            if is_told:
+                self._thread.join(_LOOK_S)
+                continue
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=_LOOK_S)
+                is_told = True
 
-    def _give_up(self, stall_s: float) -> None:
+    def _give_up(self, why: str) -> None:
         # The thread cannot be interrupted; it is a daemon thread and ends with the process.
-        self.error = self.error or TargetFailed(f"{self.name}: took nothing for {stall_s:g} s")
+        self.is_stuck = True
+        self.error = self.error or TargetFailed(f"{self.name}: {why}")
+
+
+class Outlet:
+    """A descriptor to write to; owned. Another thread may close it at any time, also while somebody writes.
+
+    The kernel gives the number of a closed descriptor to whatever is opened next, and the rest of a chunk must not land
+    there: whoever writes has a duplicate.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def write(self, chunk: bytes) -> None:
+        """Write all of it. Raise OSError."""
+        with self._lock:
+            mine = os.dup(self._descriptor)  # -1 once it is closed, which is an error
+        try:
+            write_all(mine, chunk)
+        finally:
+            os.close(mine)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close once. Who writes at that moment ends its chunk."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class PipeTaker:
@@ -158,7 +243,7 @@ def relay(descriptor: int, lanes: Sequence[Lane], guard: Guard, *, rate: int | N
         digest.update(chunk)
         size += len(chunk)
         for lane in lanes:
-            lane.give(chunk, stall_s)
+            lane.give(chunk, stall_s, guard, lanes)
         if all(lane.error is not None for lane in lanes):
             raise TargetFailed("; ".join(f"{lane.name}: {lane.error}" for lane in lanes))
         pace.keep(size, started_at)

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from agent.core.clock import NS, Clock
-from backup import catalogue, children
-from backup.catalogue import Catalogue
-from backup.children import Guard, Step
-from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable
+from backup import catalogue
+from backup.children import Guard
+from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable, reason
+from backup.hand import Watch
+from backup.hooks import Surroundings
 from backup.job import Job
-from backup.manifest import Archive, Manifest, Missing
+from backup.manifest import FILE_NAME, Archive, Manifest, Missing
 from backup.pipeline import Recorded, Settings, record
+from backup.place import Place, share_s
 from backup.redact import Redactor, secrets_in
-from backup.retention import Retention, plan
+from backup.retention import plan
 from backup.source import Facts, Skipped, Source, Stream, Work
-from backup.target import Target, Upload, safe_word
-from backup.trusted import check_program
+from backup.target import Upload, safe_word
 from backup.verify import checker, overall, reread, sampled, shrunk
 
 Tell = Callable[[Mapping[str, Any]], None]  # takes one event of the worker's output
-_MOST_KEPT = 300  # backups of a target that a result names, the newest
-
-
-@dataclass(slots=True)
-class Place:
-    """A target in this run. `error`: why nothing more is sent there."""
-
-    name: str
-    target: Target
-    rules: Retention
-    earlier: Catalogue = field(default_factory=lambda: Catalogue((), ()))
-    archives: list[Archive] = field(default_factory=list)
-    manifest: Manifest | None = None
-    deleted: set[str] = field(default_factory=set)  # ids
-    error: str | None = None
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -54,7 +42,8 @@ class _Sent:
 class Run:
     """One run of a job. `tell` takes the events: phase, progress, warning; the result is what execute() returns."""
 
-    def __init__(self, job: Job, *, host: str, scratch: str, clock: Clock, tell: Tell, guard: Guard) -> None:
+    def __init__(self, job: Job, *, host: str, scratch: str, clock: Clock, tell: Tell, guard: Guard,
+                 undo_path: str | None = None) -> None:  # fmt: skip
         self.job = job
         self.guard = guard
         self.started_at = clock.wall_ns() / NS
@@ -66,18 +55,18 @@ class Run:
         self.places: list[Place] = []
         self._began = clock.monotonic()
         self._clock = clock
-        self._hook: Guard | None = None
         secret = [job.plugin.options, job.manifest_key, *(entry.options for entry in job.targets.values())]
         self.redact = Redactor(secrets_in(secret))
         self._tell = tell
-        self._work = Work(scratch, guard, self.redact, job.user, self._warn)
-        self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall)
+        self._work = Work(scratch, guard, self.redact, job.user, self._warn, undo_path)
+        self._settings = Settings(job.compression, tuple(job.encryption.recipients), job.limits.rate, job.limits.stall,
+                                  share_s(job))  # fmt: skip
+        self._hooks = Surroundings(job.hooks, job.name, self.id, self.redact, self._phase, self._warn)
 
     def stop(self, reason: str) -> None:
         """End it soon; safe to call from a signal handler."""
         self.guard.stop(reason)
-        if self._hook is not None:
-            self._hook.stop(reason)
+        self._hooks.stop(reason)
 
     def execute(self) -> dict[str, Any]:
         """Do it. The result, as the last line of the worker's output has it; only a bug raises."""
@@ -86,22 +75,24 @@ class Run:
             self._phase("sweep")
             source = self._build_source()
             self._sweep(source)
-            with self._hooks():
+            with self._hooks.around(lambda: self._status(None)):
                 facts = self._prepare(source)
                 self._dump(source)
                 self._finish(facts)
-        except (BackupError, ValueError) as failure:
-            error = self.redact(str(failure))
+        except (BackupError, ValueError, OSError) as failure:
+            error = self.redact(reason(failure))
         self._drop_unfinished()
-        return self._result(error)
+        try:
+            return self._result(error)
+        finally:
+            for place in self.places:
+                place.close()
 
     def _drop_unfinished(self) -> None:
         """Archives without a manifest are no backup; the next run would sweep them, but the space is wanted now."""
         for place in self.places:
-            if place.manifest is None:
-                for archive in place.archives:
-                    with suppress(TargetFailed, OSError):
-                        place.target.delete(archive.stored)
+            if place.manifest is None and place.archives:
+                place.drop(f"{self.prefix}/{self.id}/{FILE_NAME}")
 
     # What the daemon and the operator hear.
 
@@ -120,12 +111,21 @@ class Run:
 
     def _give_up(self, place: Place, error: Exception) -> None:
         if place.error is None:
-            place.error = self.redact(str(error))
+            place.give_up(self.redact(str(error)))
             self.say("target_failed", target=place.name, error=place.error)
 
     @property
     def _open(self) -> list[Place]:
         return [place for place in self.places if place.error is None]
+
+    @property
+    def _near_first(self) -> list[Place]:
+        """What is sure to be quick comes before what may use up the time."""
+        return sorted(self._open, key=lambda place: not place.target.is_near)
+
+    def _ask(self, place: Place, call: Callable[[], T]) -> T:
+        """Have a target do something. Raise what the call raises, TargetFailed, Stopped."""
+        return place.ask(call, is_alone=self._open == [place])
 
     # The phases.
 
@@ -137,21 +137,33 @@ class Run:
         """Make the targets ready and remove what a killed run left, at the source first: containers wait there."""
         for removed in source.sweep(self._work):
             self.say("swept", what=removed)
-        for name, entry in self.job.targets.items():
-            place = Place(name, entry.build(job=self.job.name, host=self.host), self.job.retention_of(name))
+        for name in self.job.targets:
+            place = Place(name, self.job, self.host, Guard(parent=self.guard))
             self.places.append(place)
             with self._on(place):
-                place.target.check()
-                for removed in catalogue.sweep(place.target, self.prefix):
-                    self.say("swept", target=name, what=removed)
-                place.earlier = catalogue.read(place.target, self.prefix, self.job.manifest_key)
+                place.ask(place.target.check, is_short=True)
+                self._sweep_place(place)
+                place.look(self.prefix)
                 for sentence in place.earlier.damaged:
                     self._warn(f"{name}: {sentence}")
                 self._forecast(place)
         self._need_a_target()
 
+    def _sweep_place(self, place: Place) -> None:
+        """A key that may not delete can still send: what stays there of a broken run takes space, and harms nothing."""
+        try:
+            removed = place.ask(partial(catalogue.sweep, place.target, self.prefix), is_short=True)
+        except TargetFailed as error:
+            self.guard.check()
+            if place.hand.is_stuck:
+                raise
+            self._warn(f"{place.name}: what a broken run left there cannot be removed: {error}")
+            return
+        for name in removed:
+            self.say("swept", target=place.name, what=name)
+
     def _forecast(self, place: Place) -> None:
-        expected, free = place.earlier.forecast(), place.target.free_bytes()
+        expected, free = place.earlier.forecast(), place.ask(place.target.free_bytes, is_short=True)
         self.say("forecast", target=place.name, expected_bytes=expected, free_bytes=free)
         if free is not None and expected > free:
             self._warn(f"{place.name}: will probably not fit: {expected} bytes expected, {free} free")
@@ -174,9 +186,9 @@ class Run:
                     self.guard.check()
                     self._need_a_target()
                     self._try_to_take(stream, source)
-        except SourceFailed as error:
+        except (SourceFailed, OSError) as error:  # the system's own are about our scratch directory or our pipes
             self.guard.check()
-            self._miss("(what comes after)", str(error))
+            self._miss("(what comes after)", reason(error))
         if not any(place.archives for place in self._open):
             raise SourceFailed("; ".join(one.error for one in self.missing) or "the source has nothing to back up")
 
@@ -186,9 +198,9 @@ class Run:
             return
         try:
             self._take(stream, source)
-        except (SourceFailed, Undecodable) as error:
+        except (SourceFailed, Undecodable, OSError) as error:
             self.guard.check()
-            self._miss(stream.name, str(error))
+            self._miss(stream.name, reason(error))
 
     def _miss(self, name: str, error: str) -> None:
         self.missing.append(Missing(self.redact(name), self.redact(error)))
@@ -201,15 +213,16 @@ class Run:
         try:
             for place in self._open:
                 with self._on(place):
-                    sent.uploads[place.name] = place.target.begin(stored)
+                    sent.uploads[place.name] = self._ask(place, partial(place.target.begin, stored))
             self._need_a_target()
             recorded = self._record(sent, source)
             self._check_sizes(stream, recorded)
             levels = self._verify(sent, recorded, source)
             self._commit(sent, recorded, levels)
         finally:
-            for upload in sent.uploads.values():
-                upload.abort()
+            for place in self.places:
+                if (upload := sent.uploads.get(place.name)) is not None:
+                    place.abort(upload)
 
     def _record(self, sent: _Sent, source: Source) -> Recorded:
         self._phase("dump", archive=sent.stream.name)
@@ -250,24 +263,32 @@ class Run:
         for place in self._open:
             if not place.target.is_near:
                 continue
-            with self._on(place), sent.uploads[place.name].reread() as file:
-                decoder = None
-                if wanted >= 2 and not is_decoded:
-                    decoder = checker(sent.stream.name, self._settings.coding, source, self._work)
-                reread(file, recorded.digest.size, recorded.digest.sha256, decoder, self._work)
-                is_decoded = is_decoded or decoder is not None
+            with self._on(place):
+                decodes = wanted >= 2 and not is_decoded
+                watch = Watch()
+                again = partial(self._reread, sent, place.name, recorded, source, watch, decodes=decodes)
+                place.ask(again, watch=watch)
+                is_decoded = is_decoded or decodes
                 levels[place.name] = wanted if is_decoded else 1
         for place in self._open:
             levels.setdefault(place.name, 2 if is_decoded else 1)
         self._need_a_target()
         return levels
 
+    def _reread(self, sent: _Sent, place: str, recorded: Recorded, source: Source, watch: Watch, *,
+                decodes: bool) -> None:  # fmt: skip
+        with watch:
+            file = sent.uploads[place].reread()
+        with file:
+            decoder = checker(sent.stream.name, self._settings.coding, source, self._work) if decodes else None
+            reread(watch.over(file), recorded.digest.size, recorded.digest.sha256, decoder, self._work)
+
     def _commit(self, sent: _Sent, recorded: Recorded, levels: Mapping[str, int]) -> None:
         self._phase("commit", archive=sent.stream.name)
         stream, coding = sent.stream, self._settings.coding
-        for place in self._open:
+        for place in self._near_first:
             with self._on(place):
-                sent.uploads[place.name].commit()
+                self._ask(place, sent.uploads[place.name].commit)
                 place.archives.append(Archive(
                     name=self.redact(stream.name), stored=sent.stored, extension=stream.extension,
                     raw_bytes=recorded.raw_bytes, stored_bytes=recorded.digest.size, sha256=recorded.digest.sha256,
@@ -283,13 +304,15 @@ class Run:
         """The manifest of each place, and then its retention."""
         self.guard.check()
         now = self._clock.wall_ns() / NS
-        for place in self._open:
+        for place in self._near_first:
             with self._on(place):
                 if self.job.verification.level >= 3 and not place.target.is_near:
-                    self._download(place)
+                    self._phase("download", target=place.name)
+                    self._ask(place, partial(self._download, place))
                 self._phase("manifest", target=place.name)
-                place.manifest = self._manifest(place, facts, now)
-                catalogue.write(place.target, place.manifest, self.job.manifest_key)
+                made = self._manifest(place, facts, now)
+                self._ask(place, partial(catalogue.write, place.target, made, self.job.manifest_key))
+                place.manifest = made  # only now: what is not stored is no backup
         for place in self._open:
             if place.manifest is not None and place.manifest.is_verified:
                 with self._on(place):
@@ -297,7 +320,6 @@ class Run:
 
     def _download(self, place: Place) -> None:
         """Level 3 of a far place: some of the archives as they come back. Raise Damaged."""
-        self._phase("download", target=place.name)
         chosen = sampled([one.stored for one in place.archives], self.job.verification.sample, self.id)
         for at, archive in enumerate(place.archives):
             if archive.stored in chosen:
@@ -324,7 +346,7 @@ class Run:
             self._warn(f"{place.name}: retention: {decided.refusal}")
         for manifest in decided.deletions:
             self.guard.check()
-            catalogue.delete(place.target, manifest)
+            self._ask(place, partial(catalogue.delete, place.target, manifest))
             place.deleted.add(manifest.id)
             self.say("deleted", target=place.name, backup=manifest.id)
 
@@ -338,39 +360,6 @@ class Run:
         except (TargetFailed, Damaged, OSError) as error:
             self.guard.check()
             self._give_up(place, error)
-
-    # Hooks.
-
-    @contextmanager
-    def _hooks(self) -> Iterator[None]:
-        hooks = self.job.hooks
-        is_failure = True
-        try:
-            self._run_hooks("before", hooks.before, "")
-            yield
-            is_failure = self._status(None) == "fail"
-        finally:
-            if is_failure:
-                self._run_hooks("on_error", hooks.on_error, "fail")
-            self._run_hooks("after", hooks.after, "fail" if is_failure else self._status(None))
-
-    def _run_hooks(self, kind: str, argvs: Sequence[Sequence[str]], status: str) -> None:
-        """Run them in order. Those before raise; of the others each gets its turn, and a failure is a warning."""
-        variables = {"VIGILHOST_JOB": self.job.name, "VIGILHOST_BACKUP": self.id, "VIGILHOST_STATUS": status}
-        for argv in argvs:
-            self._phase("hook", hook=kind, program=argv[0])
-            try:
-                check_program(argv[0])
-                self._hook = Guard(self.job.hooks.deadline, f"hooks.{kind}: {argv[0]}")
-                children.run(Step(tuple(argv), variables), self._hook, self.redact)
-            except BackupError as error:
-                if kind == "before":
-                    raise SourceFailed(f"hooks.before: {error}") from error
-                self._warn(f"hooks.{kind}: {error}")
-            finally:
-                if self._hook is not None:
-                    self._hook.close()
-                self._hook = None
 
     # The result.
 
@@ -397,33 +386,8 @@ class Run:
             "duration_s": round(self._clock.monotonic() - self._began, 3),
             "raw_bytes": newest.raw_bytes if newest else 0, "stored_bytes": newest.stored_bytes if newest else 0,
             "level": newest.level if newest else 0, "warnings": self.warnings[:100],
-            "targets": {place.name: _place_result(place) for place in self.places},
+            "targets": {place.name: place.result() for place in self.places},
         }  # fmt: skip
-
-
-def _place_result(place: Place) -> dict[str, Any]:
-    """What became of one target. Times are of its newest backups, this one included."""
-    known = [*place.earlier.manifests, *([place.manifest] if place.manifest is not None else [])]
-    kept = Catalogue(tuple(one for one in known if one.id not in place.deleted), ())
-    complete = [one.finished_at for one in known if one.is_complete]
-    verified = [one.verified_at for one in known if one.is_verified]
-    return {
-        "status": "ok" if place.error is None and place.manifest is not None else "fail", "error": place.error,
-        "level": place.manifest.level if place.manifest else 0, "deleted": len(place.deleted),
-        "stored_bytes": place.manifest.stored_bytes if place.manifest else 0,
-        "last_success_at": max(complete, default=None), "last_verified_at": max(filter(None, verified), default=None),
-        "last_drill_at": max((one.drilled_at for one in known if one.drilled_at is not None), default=None),
-        "backups": len(kept.manifests), "kept": [one.summary() for one in kept.manifests[-_MOST_KEPT:]],
-        # For the run after this one, so that somebody can make room before it begins.
-        "expected_bytes": kept.forecast(), "free_bytes": _free(place.target),
-    }  # fmt: skip
-
-
-def _free(target: Target) -> int | None:
-    try:
-        return target.free_bytes()
-    except (TargetFailed, OSError):
-        return None
 
 
 def _as_generator(streams: Iterator[Stream | Skipped]) -> Any:

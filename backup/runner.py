@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backup.children import PATH, TAIL_BYTES, one_line, program, signal_name
+from backup.errors import BackupError
 
 MOST_LINE_BYTES = 1 << 20
 GRACE_S = 30.0  # between asking to stop and SIGKILL: hooks after a run may need some of it
@@ -53,14 +54,14 @@ class ChildRunner:
 
     async def run(self, job: str, on_event: OnEvent, deadline_s: float) -> Outcome:
         # It ends when we die, in good order; TERM goes to the worker alone, which ends its programs.
-        argv = (program("setpriv"), "--pdeathsig", "TERM", "--", *self._argv, job)
         try:
+            argv = (program("setpriv"), "--pdeathsig", "TERM", "--", *self._argv, job)
             child = await asyncio.create_subprocess_exec(
                 *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=MOST_LINE_BYTES,
                 stderr=asyncio.subprocess.PIPE, start_new_session=True, env=self._environment, cwd="/",
             )  # fmt: skip
-        except OSError as error:
-            text = f"{self._argv[0]}: {(error.strerror or str(error)).lower()}"
+        except (OSError, BackupError) as error:
+            text = f"{self._argv[0]}: {(error.strerror or str(error)).lower()}" if isinstance(error, OSError) else error
             return Outcome("fail", f"{job}: the worker cannot be started: {text}", None)
         assert child.stdout is not None
         assert child.stderr is not None

@@ -82,7 +82,8 @@ class History:
     """What is kept of a job between runs, in Unix seconds.
 
     `known_since`: when the job was first seen; nothing before it was missed. `last_slot`: the last slot that succeeded,
-    None when none did. `tried_slot`, `tries`, `last_try_at`: the slot tried last, how often, when that try ended.
+    None when none did. `tried_slot`, `tries`, `last_try_at`: the slot tried last, how often it failed, when the last
+    try ended.
     """
 
     known_since: float
@@ -96,6 +97,11 @@ class History:
 
     def failed(self, slot: float, now: float) -> History:
         tries = self.tries + 1 if self.tried_slot == slot else 1
+        return History(self.known_since, self.last_slot, slot, tries, now)
+
+    def put_off(self, slot: float, now: float) -> History:
+        """Something else works on the job: that uses up no try."""
+        tries = self.tries if self.tried_slot == slot else 0
         return History(self.known_since, self.last_slot, slot, tries, now)
 
 
@@ -154,7 +160,7 @@ def _due(schedule: Schedule, history: History, slot: float, now: float, job: str
         return Run(slot, start, 1, is_late) if schedule.catch_up or not is_late else None
     if history.tries > schedule.retries:
         return None
-    wait = min(schedule.retry_wait * 2.0 ** (history.tries - 1), RETRY_LONGEST_S)
+    wait = min(schedule.retry_wait * 2.0 ** max(0, history.tries - 1), RETRY_LONGEST_S)
     # A clock set back does not make the retry wait for the old future.
     return Run(slot, min(history.last_try_at, now) + wait, history.tries + 1)
 

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from agent.core.clock import NS, Clock
 from backup import histories
 from backup.errors import BackupError
@@ -16,8 +18,9 @@ from backup.job import Job
 from backup.runner import Outcome, Runner
 from backup.schedule import History, Run, next_run
 
+log = structlog.get_logger("backup")
+
 LOOK_AGAIN_S = 60.0  # the wall clock may be set while we wait
-GRACE_S = 60.0  # beyond the job's deadline, which the worker keeps itself
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 OnOutcome = Callable[[str, Outcome], None]
@@ -26,7 +29,7 @@ OnOutcome = Callable[[str, Outcome], None]
 class Scheduler:
     """Runs the jobs of `jobs`; `on_outcome` gets the name and outcome of each run, `on_event` what workers say.
 
-    `problem`: why histories cannot be kept, for the health page; None while they can.
+    `problem`: why histories cannot be kept, or a result not shown, for the health page; None while all is well.
     """
 
     def __init__(self, jobs: Mapping[str, Job], runner: Runner, state_file: str, clock: Clock, *,
@@ -103,15 +106,28 @@ class Scheduler:
             return  # it went in a reload after somebody had asked for it
         self.running = name
         try:
-            outcome = await self._runner.run(name, self._on_event, job.limits.deadline + GRACE_S)
+            outcome = await self._runner.run(name, self._on_event, job.patience_s)
+        except Exception as error:  # a bug; the other jobs go on
+            log.exception("backup.run_broke", job=name)
+            outcome = Outcome("fail", f"{name}: cannot be run: {error!r}", None)
         finally:
             self.running = None
         if run is not None:
-            history = self._histories[name]
-            done = history.succeeded(run.slot) if outcome.is_slot_done else history.failed(run.slot, self._now())
-            self._histories[name] = done
+            self._histories[name] = self._after(self._histories[name], run.slot, outcome)
             self._save()
-        self._on_outcome(name, outcome)
+        try:
+            self._on_outcome(name, outcome)
+        except Exception as error:
+            # What a newer worker says may be new to us: its copies are there, and only we do not show them.
+            log.exception("backup.outcome_lost", job=name)
+            self.problem = f"{name}: the result of its last run is not understood ({error!r}); restart the agent"
+
+    def _after(self, history: History, slot: float, outcome: Outcome) -> History:
+        if outcome.is_slot_done:
+            return history.succeeded(slot)
+        if outcome.status == "busy":
+            return history.put_off(slot, self._now())
+        return history.failed(slot, self._now())
 
     def _save(self) -> None:
         try:

@@ -81,7 +81,8 @@ class Work:
     """What a source may use while it works.
 
     `scratch`: a private directory that is emptied afterwards, readable by `user`. `user`: who the job's programs run
-    as, None for who we are. `warn` adds a warning to the result.
+    as, None for who we are. `warn` adds a warning to the result. `undo_path`: file that outlives a killed run; None:
+    beside the scratch directory.
     """
 
     scratch: str
@@ -89,6 +90,7 @@ class Work:
     redact: Redactor
     user: str | None = None
     warn: Callable[[str], None] = field(default=lambda _: None)
+    undo_path: str | None = None
 
     def run(self, *argv: str, environment: Mapping[str, str] | None = None, stdin: int | None = None,
             stdout: int | None = None, kind: type[BackupError] = SourceFailed,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 from backup.coding import Coding, decode_steps
-from backup.errors import BackupError, Damaged, Refused, TargetFailed, Undecodable
+from backup.errors import Absent, BackupError, Damaged, Refused, TargetFailed, Undecodable
 from backup.manifest import Archive, Manifest
 from backup.pipeline import Decoder
 from backup.relay import READ_BYTES
@@ -86,7 +86,7 @@ def _read(file: BinaryIO) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification found. `problems`: one sentence for each archive that is not right."""
+    """What a verification found. `problems`: one sentence for each archive that is not right, or could not be read."""
 
     manifest: Manifest
     problems: tuple[str, ...]
@@ -96,25 +96,43 @@ def verify(manifest: Manifest, target: Target, source: Source, work: Work, *, le
            identity: str | None = None) -> Verified:  # fmt: skip
     """Read a stored backup again; with `level` 2 or more decode it too, where it is not encrypted or a key is given.
 
-    The manifest comes back with the level and time that were reached; the caller stores it. A level once proved stays,
-    unless something is wrong now: then it is 0. Raise Stopped, and Refused for a key that is not its own.
+    The manifest comes back with the level and time that were reached; the caller stores it when it has changed. A level
+    once proved stays, unless something is wrong now: then it is 0. A target that cannot be read now says nothing about
+    what it holds: then the manifest is as it was. Raise Stopped, and Refused for a key that is not its own.
     """
     problems = []
     archives = []
+    is_read = True
     for archive in manifest.archives:
         try:
             reached = _verify_archive(archive, target, source, work, level, identity)
         except (Damaged, TargetFailed) as error:
+            work.guard.check()
             problems.append(f"{archive.name}: {error}")
-            archives.append(replace(archive, level=0))
+            is_wrong = _is_wrong(error, manifest, target)
+            archives.append(replace(archive, level=0) if is_wrong else archive)
+            is_read = is_read and is_wrong
         else:
             # Decoded when it was written, and the same bytes now: it would still decode.
             archives.append(replace(archive, level=max(reached, archive.level)))
     problems += [f"{one.name}: is missing since the backup was made: {one.error}" for one in manifest.missing]
     reached = overall([archive.level for archive in archives])
+    if not is_read and reached:
+        return Verified(manifest, tuple(problems))
     checked = replace(manifest, archives=tuple(archives), level=reached,
                       verified_at=now if reached >= 1 else None)  # fmt: skip
     return Verified(checked, tuple(problems))
+
+
+def _is_wrong(error: Damaged | TargetFailed, manifest: Manifest, target: Target) -> bool:
+    """Whether that speaks against the copy, and not only against the way to it."""
+    if isinstance(error, Absent):
+        try:
+            target.open(manifest.stored_name).close()
+        except TargetFailed:
+            return False  # the manifest has gone as well: the disk was taken away
+        return True
+    return isinstance(error, Damaged)
 
 
 def _verify_archive(archive: Archive, target: Target, source: Source, work: Work, level: int,

@@ -16,12 +16,12 @@ from typing import Any
 
 from agent.core.clock import NS, Clock, SystemClock
 from backup.children import Guard, program
-from backup.errors import BackupError
+from backup.errors import BackupError, reason
 from backup.job import Job, Limits, check_job_name
 from backup.redact import Redactor, secrets_in
 from backup.relay import write_all
 from backup.run import Run
-from backup.workspace import check_state, workspace
+from backup.workspace import check_state, undo_path, workspace
 
 OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
 EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have this name
@@ -46,11 +46,12 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
                 return BUSY
             _be_kind(job.limits)
             with workspace(state_dir, job.name, job.user) as scratch:
-                run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard)
+                run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard,
+                          undo_path=undo_path(state_dir, job.name))  # fmt: skip
                 with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
                     result = run.execute()
-    except (BackupError, ValueError) as error:
-        result = refusal(job.name, "fail", str(error))
+    except (BackupError, ValueError, OSError) as error:
+        result = refusal(job.name, "fail", reason(error))
     finally:
         guard.close()
     lines.put(result)

@@ -58,6 +58,11 @@ def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
         _remove(path)
 
 
+def undo_path(state_dir: str, job: str) -> str:
+    """File in which a run of `job` notes what must be undone; the next run finds it, whoever its programs run as."""
+    return os.path.join(state_dir, "scratch", f"{job}.undo")
+
+
 def _shared(job: str, user: str) -> str:
     # No job's name has a dot, so that none's prefix is part of another's.
     prefix = f"vigilhost.{job}."

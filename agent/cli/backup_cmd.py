@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -95,11 +96,10 @@ def _worker(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
 def _behind(socket: str, job: Job) -> tuple[dict[str, Any], int]:
     import asyncio
 
-    from backup.scheduler import GRACE_S
     from backup.socket_runner import SocketRunner
 
     with bar(f"{job.name}: starting") as shown:
-        ended = asyncio.run(SocketRunner(socket).run(job.name, shown.take, job.limits.deadline + GRACE_S))
+        ended = asyncio.run(SocketRunner(socket).run(job.name, shown.take, job.patience_s))
     told = {"event": "result", "job": job.name, **ended.result, "status": ended.status, "error": ended.error}
     return told, FAILED if ended.exit_code is None else ended.exit_code
 
@@ -114,7 +114,7 @@ def _child(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
         subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child,
     ):
         assert child.stdout is not None
-        with _handing_on_interrupts(child):
+        with _handing_on_interrupts(child), _not_longer_than(job.patience_s, child):
             for line in child.stdout:
                 event = json.loads(line)
                 shown.take(event)
@@ -136,6 +136,18 @@ def _handing_on_interrupts(child: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _not_longer_than(seconds: float, child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """It keeps its own deadline; one that cannot, because a disk hangs, is killed."""
+    late = threading.Timer(seconds, child.kill)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _tell_result(result: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from backup.source import Source, Work
 from backup.target import Target, safe_word
 from backup.verify import identity_of
 from backup.worker import BUSY, FAILED, lock
-from backup.workspace import workspace
+from backup.workspace import undo_path, workspace
 
 LATEST = "latest"
 
@@ -179,7 +179,7 @@ class Desk:
         """The job is held, and there is space to work in."""
         with self.hold(job), workspace(self.work_dir, job.name, job.user) as scratch:
             try:
-                yield Work(scratch, guard, redactor(job), job.user)
+                yield Work(scratch, guard, redactor(job), job.user, undo_path=undo_path(self.work_dir, job.name))
             finally:
                 guard.close()
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import click
 
-from agent.cli.backup_desk import Desk, Place, as_json, redactor, with_desk
+from agent.cli.backup_desk import Busy, Desk, Place, as_json, redactor, with_desk
 from agent.core.units import format_duration, rough_size
 from agent.doctor.coverage import open_ends, uncovered
 from backup.children import Guard, program
@@ -58,7 +58,9 @@ def _job(at: Desk, job: Job) -> Iterator[Finding]:
             facts = at.source(job).describe(work)
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         yield Finding(job.name, "ok", redact(f"source: {job.plugin.type}" + (f" ({versions})" if versions else "")))
-    except (BackupError, ValueError) as error:
+    except Busy:
+        yield Finding(job.name, "ok", "runs now; its source was not asked")
+    except (BackupError, ValueError, OSError) as error:
         yield Finding(job.name, "fail", f"source: {redact(str(error))}")
     for name, entry in job.targets.items():
         try:
@@ -108,7 +110,7 @@ def _left_out(at: Desk) -> Iterator[Finding]:
         try:
             with at.work(job, Guard(60.0, f"{job.name}: inventory")) as work:
                 seen: Inventory = inventory(work)
-        except (BackupError, ValueError):
+        except (BackupError, ValueError, OSError):
             continue  # what is wrong with the job's source has been said
         place = seen.noun, seen.where
         there.setdefault(place, set()).update(seen.there)

@@ -82,7 +82,7 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
             manifest, target, at.source(job), work, level=level, now=time.time(),
             identity=key_of(job, identity),
         )  # fmt: skip
-        if at.is_own:
+        if at.is_own and done.manifest != manifest:
             try:
                 catalogue.write(place.target, done.manifest, job.manifest_key)
             except BackupError as error:

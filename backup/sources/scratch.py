@@ -1,7 +1,7 @@
 """What sources need while they work: private files, names of throw-away things, and undoing what was done.
 
 A run may be killed at any moment. What it changes outside of its scratch directory therefore either has a name that
-tells whose it is, or is written to a list beside the scratch directory before it is done; the next run reads both.
+tells whose it is, or is written to a list in the state directory before it is done; the next run reads both.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from backup.workspace import SHARED_MODE
 
 _CLEANUP_S = 300.0  # for undoing; the run's own deadline may be what ended it
 _POLL_S = 0.05
+_NEW_LIST = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def private_file(work: Work, name: str, content: str | bytes) -> str:
@@ -191,14 +192,15 @@ def _await(is_ready: Callable[[], object], work: Work, program: str, said: Seque
 
 
 class Undo:
-    """The list of what must be undone, beside the scratch directory, written before it is done.
+    """The list of what must be undone, written before it is done.
 
     Entries are JSON objects; they are compared as such.
     """
 
     def __init__(self, work: Work) -> None:
-        # Not inside: a new run empties the scratch directory before it sweeps.
-        self._path = f"{work.scratch.rstrip('/')}.undo"
+        # Not inside: a new run empties the scratch directory before it sweeps, and of a job with a user it lies in
+        # /var/tmp under a name that no later run could know.
+        self._path = work.undo_path or f"{work.scratch.rstrip('/')}.undo"
 
     def entries(self) -> list[dict[str, Any]]:
         """What is to be undone, oldest first. Raise SourceFailed when the list cannot be read."""
@@ -225,8 +227,9 @@ class Undo:
         if not entries:
             remove_file(self._path)
             return
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         staging = f"{self._path}.new"
-        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        with open(os.open(staging, _NEW_LIST, 0o600), "w", encoding="utf-8") as file:
             json.dump(entries, file)
             file.flush()
             os.fsync(file.fileno())

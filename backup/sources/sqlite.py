@@ -108,6 +108,7 @@ class SQLite:
         if os.path.lexists(file) and "force" not in allow:
             raise Refused(f"{file}: is there already; restore elsewhere, or replace it with --force")
         staging = f"{file}.restoring"
+        _remove(staging)  # of a restore that was killed
         try:
             size = copy(plain, staging)
             check_integrity(staging)

@@ -33,6 +33,7 @@ from backup.sources.scratch import (
 )
 
 _MOST_XML = 16 << 20
+_MARK = ".vigilhost-"  # in the name of an overlay, behind that of its disk
 _DISK = re.compile(r"^\s*(\S+)\s+(\S+)\s+(\S+)\s+(.*?)\s*$")
 
 
@@ -136,8 +137,9 @@ class VMImage:
         if not disks:
             yield
             return
-        suffix = f".vigilhost-{owner_tag(self.host, self.job)}-{secrets.token_hex(4)}"
-        entries = [{"domain": domain, "target": disk.target, "overlay": disk.file + suffix} for disk in disks]
+        suffix = f"{_MARK}{owner_tag(self.host, self.job)}-{secrets.token_hex(4)}"
+        entries = [{"domain": domain, "target": disk.target, "file": disk.file, "overlay": disk.file + suffix}
+                   for disk in disks]  # fmt: skip
         undo = Undo(work)
         for entry in entries:
             undo.add(entry)
@@ -158,19 +160,32 @@ class VMImage:
     def _merge(self, entry: Mapping[str, Any], undo: Undo, work: Work) -> str | None:
         """Bring a domain back from an overlay; what was done. What cannot be done now stays noted, with a warning."""
         domain, target, overlay = (str(entry[key]) for key in ("domain", "target", "overlay"))
+        own = str(entry.get("file", overlay.rpartition(_MARK)[0]))
         try:
-            file = next((disk.file for disk in self._disks(domain, work) if disk.target == target), None)
-            if file == overlay:
+            before = self._file_of(domain, target, work)
+            if before == overlay:
                 self._abort_block_job(domain, target, work)
-                self._virsh(work, "blockcommit", "--domain", domain, "--path", target, "--active", "--pivot", "--wait")
+                # Down to the disk's own file and no further: what that lies on may be others' too.
+                self._virsh(work, "blockcommit", "--domain", domain, "--path", target, "--base", own, "--active",
+                            "--pivot", "--wait")  # fmt: skip
+            now = self._file_of(domain, target, work)
         except SourceFailed as error:
             work.warn(f"{domain}: still writes to {overlay}: {error}; keep that file; the next run merges it, with the "
                       "domain running")  # fmt: skip
             return None
+        if now != own and os.path.lexists(overlay):
+            # The disk was detached, or a snapshot of somebody else lies on ours: what the domain wrote is in it.
+            found = f"on {now}" if now else "not attached"
+            work.warn(f"{domain}: {target} is {found}, not on {own}; keep {overlay}, which may hold what was written "
+                      f"since; see that {own} has it, then remove that file")  # fmt: skip
+            return None
         # Only now is nothing in it that the disk lacks.
         remove_file(overlay)
         undo.done(entry)
-        return f"{domain}: {target} is back on its own file" if file == overlay else None
+        return f"{domain}: {target} is back on its own file" if before == overlay else None
+
+    def _file_of(self, domain: str, target: str, work: Work) -> str | None:
+        return next((disk.file for disk in self._disks(domain, work) if disk.target == target), None)
 
     def _abort_block_job(self, domain: str, target: str, work: Work) -> None:
         """End a merge that a killed run had begun: a disk has one at a time."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
 from agent.core.options import option, required
-from backup.errors import TargetFailed
-from backup.relay import write_all
+from backup.errors import Absent, TargetFailed
+from backup.relay import Outlet
 from backup.target import Upload, check_name
 from backup.trusted import check_destination
 
@@ -200,24 +200,24 @@ class _FileUpload:
         self._part = f".{name}.{secrets.token_hex(4)}{PART}"
         self._is_over = False
         try:
-            self._file = os.open(self._part, _NEW_FILE, 0o600, dir_fd=directory)
+            self._file = Outlet(os.open(self._part, _NEW_FILE, 0o600, dir_fd=directory))
         except BaseException:
             os.close(directory)
             raise
 
     def write(self, chunk: bytes) -> None:
         with _as_failure(self._shown):
-            write_all(self._file, chunk)
+            self._file.write(chunk)
 
     def finish(self) -> None:
         with _as_failure(self._shown):
-            os.fsync(self._file)
+            os.fsync(self._file.fileno())
 
     def reread(self) -> BinaryIO:
         with _as_failure(self._shown):
             # What was written is on the disk by now; let the reading come from there too.
-            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
-            reader = os.fdopen(os.dup(self._file), "rb", buffering=0)
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            reader = os.fdopen(os.dup(self._file.fileno()), "rb", buffering=0)
             reader.seek(0)
             return reader
 
@@ -247,7 +247,7 @@ class _FileUpload:
 
     def _close(self) -> None:
         self._is_over = True
-        os.close(self._file)
+        self._file.close()
         os.close(self._directory)
 
 
@@ -266,4 +266,5 @@ class _as_failure:  # noqa: N801 - reads as a statement
 
 
 def _failure(path: str, error: OSError) -> TargetFailed:
-    return TargetFailed(f"{path}: {(error.strerror or str(error)).lower()}")
+    kind = Absent if isinstance(error, FileNotFoundError) else TargetFailed
+    return kind(f"{path}: {(error.strerror or str(error)).lower()}")

@@ -19,7 +19,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import BinaryIO, ClassVar
@@ -32,10 +32,10 @@ from agent.core.secrets import Secret
 from agent.core.units import Percent, Seconds
 from backup import children
 from backup.children import Group, Guard, Step, check_statuses, pipe
-from backup.errors import BackupError, TargetFailed
+from backup.errors import Absent, BackupError, Damaged, TargetFailed
 from backup.manifest import FILE_NAME
 from backup.redact import Redactor
-from backup.relay import READ_BYTES, write_all
+from backup.relay import READ_BYTES, Outlet
 from backup.target import Upload, check_name
 from backup.targets.stream_reader import stream_reader
 from backup.trusted import check_destination
@@ -47,6 +47,8 @@ _MOST_MANIFEST = 16 << 20
 _MANY = 200  # snapshots named to one restic
 _LOCKED = re.compile(r"already locked|unable to create lock")
 _ABSENT = re.compile(r"unable to open config file|repository does not exist|Is there a repository")
+_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_BROKEN = re.compile(r"ciphertext verification failed|invalid hash|hash mismatch")  # what restic says of changed data
 _ASK_AGAIN_S = 2.0
 
 
@@ -80,8 +82,10 @@ class Restic:
         1.0, "Share of the repository that restic reads and checks with every backup.", minimum=0, maximum=100
     )
     lock_wait: Seconds = option(300.0, "How long another restic is waited for.", minimum=0)
-    timeout: Seconds = option(3600.0, "Most time for anything but sending: listing, checking, pruning.", minimum=1)
+    timeout: Seconds = option(3600.0, "Most time for anything else than an archive: listing, checking, pruning.",
+                              minimum=1)  # fmt: skip
     deadline: Seconds = option(6 * 3600.0, "Most time for sending one archive.", minimum=1)
+    guard: Guard | None = field(default=None, repr=False)  # of the run: restic ends with it
     _snapshots: list[_Found] | None = field(default=None, init=False, repr=False)
 
     is_near: ClassVar[bool] = False
@@ -104,7 +108,7 @@ class Restic:
         check_name(name)
         if self._of(name):
             raise TargetFailed(f"{self._shown(name)}: is there already; nothing is overwritten")
-        return _ResticUpload(self, name, ())
+        return _ResticUpload(self, name, (), self.deadline)
 
     def put(self, name: str, content: bytes) -> None:
         """Store it in a new snapshot, then forget those it replaces. A new manifest comes after a look at the data."""
@@ -113,7 +117,7 @@ class Restic:
         replaced = [one.id for one in self._of(name)]
         if is_manifest and not replaced and self.read_back:
             self._run("check", f"--read-data-subset={self.read_back:g}%")
-        upload = _ResticUpload(self, name, _copy_tag(content) if is_manifest else ())
+        upload = _ResticUpload(self, name, _copy_tag(content) if is_manifest else (), self.timeout)
         try:
             upload.write(content)
             upload.commit()
@@ -129,7 +133,7 @@ class Restic:
         check_name(name)
         found = self._of(name) or self._of(name, fresh=True)
         if not found:
-            raise TargetFailed(f"{self._shown(name)}: no such snapshot")
+            raise Absent(f"{self._shown(name)}: no such snapshot")
         newest = found[-1]
         if (copy := _tagged_copy(newest)) is not None:
             return io.BytesIO(copy)
@@ -157,6 +161,7 @@ class Restic:
         return removed
 
     def free_bytes(self) -> int | None:
+        """None, also on a disk of this host: what a backup takes is not its size, but what of it is new."""
         return None
 
     def directories(self) -> list[str]:
@@ -190,7 +195,7 @@ class Restic:
 
     def _dump(self, found: _Found) -> BinaryIO:
         redact = self.redactor()
-        group = Group(guard := Guard(self.deadline, f"restic dump of {found.name}"), redact)
+        group = Group(guard := Guard(self.deadline, f"restic dump of {found.name}", self.guard), redact)
         group.__enter__()
         read_end, write_end = pipe()
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -212,7 +217,10 @@ class Restic:
         def chunks() -> Iterator[bytes]:
             while chunk := os.read(read_end, READ_BYTES):
                 yield chunk
-            check_statuses(group.wait(), TargetFailed)
+            try:
+                check_statuses(group.wait(), TargetFailed)
+            except TargetFailed as error:
+                raise (Damaged(str(error)) if _BROKEN.search(str(error)) else error) from None
 
         return stream_reader(chunks(), close)
 
@@ -222,10 +230,11 @@ class Restic:
         """Run restic, waiting while the repository is locked; its output. Raise TargetFailed."""
         gives_up_at = monotonic() + self.lock_wait
         while True:
-            guard = Guard(self.timeout, f"restic {words[0]}")
+            guard = Guard(self.timeout, f"restic {words[0]}", self.guard)
             output = os.memfd_create("restic")  # a list of snapshots may be long
             try:
-                children.run(self.step(*words), guard, self.redactor(), stdout=output, kind=TargetFailed)
+                step = _impatient(self.step(*words), guard)
+                children.run(step, guard, self.redactor(), stdout=output, kind=TargetFailed)
                 with open(output, "rb", closefd=False) as file:
                     file.seek(0)
                     return file.read()
@@ -259,21 +268,22 @@ class Restic:
 class _ResticUpload:
     """A file on its way into a snapshot, which exists once restic has read the end."""
 
-    def __init__(self, place: Restic, name: str, tags: Sequence[str]) -> None:
+    def __init__(self, place: Restic, name: str, tags: Sequence[str], deadline: float) -> None:
         self._place = place
         self._name = name
         self._size = 0
         self._is_over = False
-        self._guard = Guard(place.deadline, f"restic backup of {name}")
+        self._guard = Guard(deadline, f"restic backup of {name}", place.guard)
         self._group = Group(self._guard, place.redactor())
         self._output = os.memfd_create("restic")
-        read_end, self._feed = pipe()
+        read_end, feed = pipe()
+        self._feed = Outlet(feed)
         self._group.__enter__()
         words = [word for tag in (TAG, *tags) for word in ("--tag", tag)]
         try:
-            self._group.start(
-                place.step("backup", "--stdin", "--stdin-filename", name, "--host", name.partition("/")[0],
-                           "--quiet", "--json", *words), read_end, self._output)  # fmt: skip
+            step = place.step("backup", "--stdin", "--stdin-filename", name, "--host", name.partition("/")[0],
+                              "--quiet", "--json", *words)  # fmt: skip
+            self._group.start(_impatient(step, self._guard), read_end, self._output)
         except BaseException:
             self.abort()
             raise
@@ -282,7 +292,7 @@ class _ResticUpload:
 
     def write(self, chunk: bytes) -> None:
         try:
-            write_all(self._feed, chunk)
+            self._feed.write(chunk)
         except BrokenPipeError:
             self._fail("ended before it had read all")
         self._size += len(chunk)
@@ -294,8 +304,7 @@ class _ResticUpload:
         raise TargetFailed(f"{self._shown}: restic checks what it stores; see read_back")
 
     def commit(self) -> None:
-        os.close(self._feed)
-        self._feed = -1
+        self._feed.close()
         statuses = self._group.wait()
         self._place._snapshots = None
         if self._guard.reason is not None or any(status.code for status in statuses):
@@ -338,12 +347,20 @@ class _ResticUpload:
 
     def _end(self) -> None:
         self._is_over = True
-        if self._feed >= 0:
-            os.close(self._feed)
-            self._feed = -1
+        self._feed.close()
         self._group.__exit__(None, None, None)
         self._guard.close()
         os.close(self._output)
+
+
+def _impatient(step: Step, guard: Guard) -> Step:
+    """The same, ended when it says that its disk is full: restic goes on trying for a quarter of an hour."""
+
+    def heard(line: str) -> None:
+        if _FULL.search(line):
+            guard.stop(line)
+
+    return replace(step, on_line=heard)
 
 
 def _is_ours(found: _Found) -> bool:

@@ -26,10 +26,10 @@ from typing import BinaryIO, ClassVar
 from agent.core.options import option, required
 from agent.core.units import Bytes, Seconds
 from backup.children import Group, Guard, Status, Step
-from backup.errors import BackupError, TargetFailed
+from backup.errors import Absent, BackupError, TargetFailed
 from backup.manifest import FILE_NAME, MOST_BYTES
 from backup.redact import Redactor
-from backup.relay import write_all
+from backup.relay import Outlet
 from backup.target import Upload, check_name
 
 PART = ".part"
@@ -45,6 +45,7 @@ _PERMANENT = re.compile(
     r"No such file|No space left|Disk quota|Permission denied|Host key verification|not allowed|REMOTE HOST"
 )
 _ABSENT = re.compile(r"No such file or directory")
+_NO_FILE = re.compile(r"(link_stat|rrsync error:) .*No such file or directory")
 _LISTED = re.compile(r"(.)\S+ +[\d,.]+ \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.*)")
 _LEFTOVER = re.compile(r"\.[^/]+\.[A-Za-z0-9]{6}")  # rsync's own temporary file
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@%+=~,-]+")
@@ -98,6 +99,7 @@ class Rsync:
     deadline: Seconds = option(6 * 3600.0, "Most time for one archive.", minimum=1)
 
     is_near: ClassVar[bool] = False
+    guard: Guard | None = field(default=None, repr=False)  # of the run: rsync ends with it
     # Manifests that came with the last one read, each used once, and where one was looked for.
     _ahead: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     _listed: str | None = field(default=None, init=False, repr=False)
@@ -147,7 +149,7 @@ class Rsync:
                 with _as_failure(path), open(path, "xb") as file:
                     file.write(content)
             else:
-                self._retry(["--inplace", "--", self._far(name), path], self.deadline)
+                self._fetch(name, path)
             with _as_failure(path):
                 return open(path, "rb", buffering=0)
 
@@ -170,8 +172,10 @@ class Rsync:
         return [f"{prefix}/{below}" if prefix else below for below in hidden]
 
     def free_bytes(self) -> int | None:
-        """None: rsync cannot say it."""
-        return None
+        """Of the spool, where an archive waits; rsync cannot say it of the other side."""
+        with _as_failure(self.spool):
+            found = os.statvfs(self.spool)
+        return found.f_bavail * found.f_frsize
 
     def directories(self) -> list[str]:
         return [self.spool]
@@ -181,6 +185,14 @@ class Rsync:
         return ["sh", "-c", script, "fetch", self._shell, self._far(name)]
 
     # The parts of it.
+
+    def _fetch(self, name: str, path: str) -> None:
+        try:
+            self._retry(["--inplace", "--", self._far(name), path], self.deadline)
+        except TargetFailed as error:
+            if _NO_FILE.search(str(error)):
+                raise Absent(str(error)) from error
+            raise
 
     def _list(self, prefix: str, how: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Kind (`-`, `d`) and name of what is below `prefix`, which need not be there."""
@@ -272,7 +284,7 @@ class Rsync:
 
     def _retry(self, words: Sequence[str], deadline: float, timeout: float | None = None) -> str:
         """Run rsync, again where the connection broke; its output. Raise TargetFailed."""
-        guard = Guard(deadline, "rsync")
+        guard = Guard(deadline, "rsync", self.guard)
         wait_s = _WAIT_S
         try:
             for left in reversed(range(_TRIES)):
@@ -323,14 +335,15 @@ class _RsyncUpload:
         self._path = os.path.join(directory, self._file_name)
         try:
             with _as_failure(self._path):
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._file = Outlet(os.open(self._path, flags, 0o600))
         except BaseException:
             self._private.__exit__(None, None, None)
             raise
 
     def write(self, chunk: bytes) -> None:
         with _as_failure(self._path):
-            write_all(self._file, chunk)
+            self._file.write(chunk)
         self._size += len(chunk)
 
     def finish(self) -> None:
@@ -380,7 +393,7 @@ class _RsyncUpload:
 
     def _end(self) -> None:
         self._is_over = True
-        os.close(self._file)
+        self._file.close()
         self._private.__exit__(None, None, None)
 
 

@@ -22,7 +22,7 @@ from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Seconds
 from backup.children import one_line
-from backup.errors import TargetFailed
+from backup.errors import Absent, TargetFailed
 from backup.relay import READ_BYTES
 from backup.target import Upload, check_name
 from backup.targets.s3_multipart import Keys, Refusal, dangling, drop
@@ -244,7 +244,7 @@ class S3:
         except TargetFailed:
             raise
         except FileNotFoundError as error:
-            raise TargetFailed(f"{self._shown(name)}: no such object") from error
+            raise Absent(f"{self._shown(name)}: no such object") from error
         except (BaseError, HTTPError, Refusal, OSError, ValueError) as error:
             # Below this line the library prints its own structures.
             said = one_line(str(error).partition("\n\nDebug source")[0])

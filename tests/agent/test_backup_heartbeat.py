@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
 import structlog
 from click.testing import CliRunner
 
+from agent import backup_heartbeat
 from agent.backup_heartbeat import ping
 from agent.backup_keeper import BackupKeeper
 from agent.cli.group import cli
@@ -16,7 +18,7 @@ from agent.core.secrets import Secret
 from backup.job import Heartbeat
 from backup.worker import EVERY_JOB, lock
 from tests.agent.test_backup_keeper import play, until
-from tests.backup.hosts import BackedUp, command_job
+from tests.backup.hosts import HOST, BackedUp, command_job
 from tests.servers.scripted_http import HANG, Reply, ScriptedHttp
 
 TOKEN = "5c1b8f7e-canary"
@@ -171,6 +173,25 @@ def test_an_end_while_a_ping_hangs_leaves_the_backup_good(host: BackedUp) -> Non
 
         play(host, scene)
         assert len(host.manifests()) == 1
+
+
+def test_a_run_that_breaks_in_a_way_nobody_thought_of_is_told_as_a_failure(
+    host: BackedUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(backup_heartbeat, "run_job", broken)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ScriptedHttp(Reply(200)) as service, open(host.directory / "output", "wb") as output:
+            job = host.job(schedule=NEVER, heartbeat={"url": f"{service.url}/{TOKEN}"})
+            with pytest.raises(ZeroDivisionError):
+                backup_heartbeat.work(job, host=HOST, state_dir=str(host.directory / "state"), output=output.fileno())
+            assert asked(service) == [f"/{TOKEN}/fail"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_run_by_hand_is_told_too(host: BackedUp) -> None:

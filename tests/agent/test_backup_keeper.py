@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from agent import backup_keeper, backup_results, places
 from agent.backup_keeper import BackupKeeper, worker_argv
@@ -94,6 +95,32 @@ print([name for name in sys.modules if name.split(".")[0] in ("backup", "cronsim
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_schedule_that_breaks_off_is_said_and_taken_up_again(host: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backup.scheduler import Scheduler
+
+    host.job(schedule=NEVER)
+    run = Scheduler.run
+
+    async def broken(_: Scheduler) -> None:
+        raise LookupError("no such zone")
+
+    monkeypatch.setattr(Scheduler, "run", broken)
+
+    async def scene(kept: BackupKeeper, clock: FakeClock) -> None:
+        await until(lambda: kept.summary()["error"] is not None)
+        assert kept.summary()["state"] == "failing"
+        assert "no such zone" in kept.summary()["error"]
+        monkeypatch.setattr(Scheduler, "run", run)
+        await clock.advance(backup_keeper.RESUME_AFTER_S)
+        await kept.commands()["backup_run"]({"job": "job"})
+        await until(lambda: kept.summary()["jobs"]["job"]["status"] == "ok")
+        assert (kept.summary()["state"], kept.summary()["error"]) == ("ok", None)
+
+    with structlog.testing.capture_logs() as logs:
+        play(host, scene)
+    assert {one["event"] for one in logs if one["log_level"] == "error"} == {"backup.scheduler_broke"}
 
 
 def test_a_job_runs_when_it_is_due_and_its_result_is_published(host: BackedUp) -> None:

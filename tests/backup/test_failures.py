@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.backup.hosts import BackedUp, Ended, command_job, running
+from tests.backup.hosts import BackedUp, Ended, command_job, ended, running
 from tests.servers.programs import need
 
 ASLEEP = 3_000_000 + os.getpid()
@@ -112,15 +112,62 @@ def test_a_full_disk_is_a_failure_that_leaves_every_copy(host: BackedUp, small_d
     assert host.run().code == 0  # what had been begun takes no space any more
 
 
+# Somebody else takes what is left of the disk at the moment when the archive is there and the manifest is not.
+FILLING = """
+import os
+from backup import catalogue
+write = catalogue.write
+def late(target, *rest):
+    with open(f"{target.path}/somebody-elses", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 1024)
+                os.fsync(file.fileno())
+        except OSError:
+            pass
+    write(target, *rest)
+catalogue.write = late
+"""
+
+
 def test_a_disk_too_full_even_for_a_manifest_holds_no_backup_without_one(host: BackedUp, small_disk: Path) -> None:
     (host.source / "file").write_bytes(os.urandom(1 << 20))
     host.job()
     assert host.run().code == 0
     before = host.stored()
-    archive = sum(path.stat().st_size for path in small_disk.rglob("*.zst"))
+    (good,) = host.manifests()
     host.job(retention=STRICT)
-    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-    filler = small_disk / "somebody-elses"
-    filler.write_bytes(b"x" * (free - archive))  # the archive will just not fit with all that belongs to it
-    failed(host.run(), "no space left on device")
-    assert host.stored() == sorted([*before, filler.name])
+    ran = ended(host.start(prelude=FILLING))
+    failed(ran, "no space left on device")
+    assert ran.phases[-1] == "manifest"
+    assert ran.result["targets"]["store"]["last_success_at"] == good.finished_at
+    assert host.stored() == sorted([*before, "somebody-elses"])
+
+
+# The answer to a request that was done is lost.
+LOSING = """
+from backup.errors import TargetFailed
+from backup.targets.local import Local
+put = Local.put
+def put_and_lose(self, name, content):
+    put(self, name, content)
+    raise TargetFailed("the connection broke")
+Local.put = put_and_lose
+"""
+UNDELETING = """
+from backup.targets.local import Local
+def delete(self, name):
+    raise TargetFailed("the connection is still broken")
+Local.delete = delete
+"""
+
+
+def test_a_manifest_that_arrived_unheard_goes_with_its_archives_or_stays_with_them(
+    host: BackedUp, two_copies: list[str]
+) -> None:
+    host.job(retention=STRICT)
+    failed(ended(host.start(prelude=LOSING)), "the connection broke")
+    assert host.stored() == two_copies
+    failed(ended(host.start(prelude=LOSING + UNDELETING)), "the connection broke")
+    made = host.manifests()[-1]
+    assert host.stored() == sorted([*two_copies, made.stored_name, made.archives[0].stored])

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from agent.core.secrets import Secret
+from backup import relay
 from backup.children import Group, Guard, Step, check_statuses, run
 from backup.coding import Coding, Compression, check_recipient, decode_steps
 from backup.errors import Damaged, Refused, SourceFailed, Stopped, TargetFailed
 from backup.pipeline import Decoder, Recorded, Settings, record
 from backup.redact import Redactor
+from backup.relay import Outlet
 from backup.source import Stream, Work
 from tests.backup.hosts import BackedUp, age_key, running
 
@@ -134,6 +139,39 @@ def test_a_taker_that_fails_or_hangs_does_not_spoil_the_other(
         other.go.set()
 
 
+class Slow(Kept):
+    """Takes everything, a chunk each tenth of a second."""
+
+    def write(self, chunk: bytes) -> None:
+        time.sleep(0.1)
+        super().write(chunk)
+
+
+def test_a_taker_that_holds_up_the_others_too_long_in_sum_is_given_up(work: Work, content: Stream) -> None:
+    good, slow = Kept(), Slow()
+    stream = Stream("x", "bin", (sh(f"for i in 1 2 3 4; do cat {content.steps[0].argv[1]}; done"),))
+    settings = Settings(Compression("none"), stall_s=30.0, patience_s=0.5)
+    done = record(stream, {"good": good, "slow": slow}, settings, work)
+    assert [str(error).partition(" for ")[0] for error in done.failed.values()] == [
+        "slow: is too slow: it has held up the others"
+    ]
+    assert hashlib.sha256(b"".join(good.chunks)).hexdigest() == done.digest.sha256
+    # Where all are slow, or there is no other, it is waited for.
+    for takers in ({"slow": Slow()}, {"slow": Slow(), "other": Slow()}):
+        assert record(stream, takers, settings, work).failed == {}
+
+
+def test_a_stop_does_not_wait_for_a_taker_that_hangs(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_LAST_S", 0.5)
+    hanging = Hanging()
+    threading.Timer(0.5, work.guard.stop, ("it was ended",)).start()
+    with pytest.raises(Stopped, match="it was ended"):
+        record(Stream("x", "bin", (Step(("yes", str(ASLEEP))),)), {"a": hanging},
+               Settings(Compression("none"), stall_s=3600.0), work)  # fmt: skip
+    assert not running(f"yes {ASLEEP}")
+    hanging.go.set()
+
+
 def test_when_no_taker_is_left_the_source_is_ended(work: Work) -> None:
     with pytest.raises(TargetFailed, match="No space left"):
         record(Stream("x", "bin", (Step(("yes", str(ASLEEP))),)), {"a": Breaking(), "b": Breaking()}, PLAIN, work)
@@ -223,6 +261,55 @@ def test_a_guard_ends_what_runs_and_what_would_be_started_later(work: Work) -> N
     with pytest.raises(Stopped):
         run(Step(("true",)), guard, Redactor())
     guard.close()
+
+
+def test_a_guard_ends_with_its_parent(work: Work) -> None:
+    parent = Guard()
+    guard = Guard(3600.0, "the test", parent)
+    threading.Timer(0.2, parent.stop, ("the parent was ended",)).start()
+    with pytest.raises(Stopped, match="the parent was ended"):
+        run(sh(f"sleep {ASLEEP}; true"), guard, Redactor())
+    with pytest.raises(Stopped, match="the parent was ended"):
+        Guard(parent=parent).wait(60)
+    guard.close()
+
+
+def test_a_signal_handler_may_stop_what_waits_at_any_moment() -> None:
+    """A timer that goes off somewhere within a wait, and so in time in each of its instructions."""
+
+    def wait_for_ever() -> None:
+        while True:
+            guard.wait(0.0)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: guard.stop("ended by a signal"))
+    try:
+        for _ in range(3000):
+            guard = Guard()
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0003))
+            with pytest.raises(Stopped, match="ended by a signal"):
+                wait_for_ever()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_is_written_while_its_descriptor_is_closed_lands_nowhere_else(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    outlet = Outlet(write_end)
+    writer = threading.Thread(target=outlet.write, args=(b"x" * (1 << 20),))
+    writer.start()
+    os.read(read_end, 1)  # it writes, and the pipe is full
+    outlet.close()
+    with open(tmp_path / "other", "wb") as other:
+        assert other.fileno() == write_end  # the number went to the next one
+        rest = (1 << 20) - 1
+        while rest:
+            rest -= len(os.read(read_end, 1 << 16))
+        writer.join()
+        assert os.fstat(other.fileno()).st_size == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        outlet.write(b"more")
+    os.close(read_end)
 
 
 def test_the_end_of_what_a_program_says_is_kept_without_secrets() -> None:

@@ -7,7 +7,7 @@ import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -15,6 +15,7 @@ from backup import catalogue
 from backup.errors import BackupError, Damaged, Refused, TargetFailed
 from backup.manifest import Manifest
 from backup.restore import KEY_PLACE, parts, recipe, restore
+from backup.targets.local import Local
 from backup.verify import verify
 from tests.backup.hosts import HOST, BackedUp, age_key, built_source, tree
 
@@ -117,6 +118,36 @@ def test_an_archive_that_is_not_there_any_more_shows(
     with pytest.raises(BackupError):
         restored(kept, tmp_path / "to")
     assert os.listdir(tmp_path).count("to") == 0
+
+
+class Away(Local):
+    """A directory from which archives cannot be read now, as by a mount whose server has gone."""
+
+    def open(self, name: str) -> BinaryIO:
+        if name.endswith("manifest.json"):
+            return super().open(name)
+        raise TargetFailed(f"{name}: connection timed out")
+
+
+def test_a_target_that_cannot_be_read_now_says_nothing_against_its_copies(kept: dict[str, Any]) -> None:
+    host: BackedUp = kept["host"]
+    (made,) = host.manifests()
+    found = verify(made, Away(str(host.store)), kept["source"], host.work(), level=2, now=1.0)
+    assert "connection timed out" in found.problems[0]
+    assert found.manifest == made
+    host.store.rename(host.directory / "unplugged")
+    host.store.mkdir()
+    found = verify(made, host.target(), kept["source"], host.work(), level=2, now=1.0)
+    assert "no such file" in found.problems[0]
+    assert found.manifest == made
+
+
+def test_an_archive_that_was_removed_is_no_copy_any_more(kept: dict[str, Any]) -> None:
+    host: BackedUp = kept["host"]
+    (made,) = host.manifests()
+    (host.store / made.archives[0].stored).unlink()
+    found = verify(made, host.target(), kept["source"], host.work(), level=2, now=1.0)
+    assert (found.manifest.level, found.manifest.is_verified) == (0, False)
 
 
 def test_without_the_key_an_encrypted_archive_is_hashed_but_not_restored(host: BackedUp, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -245,6 +246,118 @@ def test_two_jobs_do_not_run_at_once(host: BackedUp) -> None:
     ends = [ended(first), ended(second)]
     assert [(one.code, one.result["job"]) for one in ends] == [(0, "job"), (0, "second")]
     assert ends[0].result["finished_at"] <= ends[1].result["finished_at"]
+
+
+# A scratch disk that is full: as `private_file` finds it, for one.
+FULL_SCRATCH = """
+from backup.sources.files import Files
+def describe(self, work):
+    raise OSError(28, "No space left on device", f"{work.scratch}/files.list")
+Files.describe = describe
+"""
+
+
+def test_a_full_scratch_disk_is_a_failure_with_a_result_and_the_hooks_run(host: BackedUp) -> None:
+    host.job(hooks={"after": [hooked(host, "after")]})
+    ran = ended(host.start(prelude=FULL_SCRATCH))
+    assert (ran.code, ran.stderr) == (1, "")
+    assert ran.result["error"] == f"{host.directory}/state/scratch/job/files.list: no space left on device"
+    assert (host.directory / "said").read_text() == "after job fail\n"
+
+
+# One destination on a disk that is too slow, or does not answer at all: `slow` is in its path.
+SLOW = """
+import threading, time
+from backup import place
+from backup.targets import local
+hung = threading.Event()
+
+def where(self):
+    return getattr(self, "path", None) or self._shown
+
+def slowed(call, wait):
+    def slowly(self, *given, **named):
+        if "/slow" in where(self):
+            wait()
+        return call(self, *given, **named)
+    return slowly
+"""
+NO_PATIENCE = "place._SHARE = 0.0001  # of a deadline of 6 h\n"
+SLOW_WRITES = f"""{SLOW}{NO_PATIENCE}
+local._FileUpload.write = slowed(local._FileUpload.write, lambda: time.sleep(1))
+"""
+
+
+def with_a_slow_target(host: BackedUp, **limits: Any) -> Path:
+    slow = host.directory / "slow"
+    slow.mkdir()
+    host.job(targets={"slow": {**LOCAL, "path": str(slow)}, "store": {**LOCAL, "path": str(host.store)}},
+             compression={"program": "none"}, limits=limits)  # fmt: skip
+    return slow
+
+
+def test_a_target_that_is_far_slower_than_another_is_given_up(host: BackedUp) -> None:
+    (host.source / "file").write_bytes(os.urandom(24 << 20))
+    with_a_slow_target(host)
+    ran = ended(host.start(prelude=SLOW_WRITES))
+    assert (ran.code, ran.result["is_slot_done"]) == (1, True)
+    assert "too slow: it has held up the others" in ran.result["targets"]["slow"]["error"]
+    assert ran.result["targets"]["store"]["status"] == "ok"
+    assert len(host.manifests()) == 1
+
+
+def test_one_target_alone_may_be_slow(host: BackedUp) -> None:
+    (host.source / "file").write_bytes(os.urandom(3 << 20))
+    slow = host.directory / "slow"
+    slow.mkdir()
+    host.job(targets={"slow": {**LOCAL, "path": str(slow)}}, compression={"program": "none"})
+    assert ended(host.start(prelude=SLOW_WRITES)).code == 0
+
+
+@pytest.mark.parametrize("call", [
+    "Local.check", "Local.names", "Local.free_bytes", "_FileUpload.write", "_FileUpload.reread", "_FileUpload.commit",
+    "_FileUpload.finish",
+])  # fmt: skip
+def test_a_disk_that_does_not_answer_does_not_keep_the_other_from_its_copy(host: BackedUp, call: str) -> None:
+    (host.source / "file").write_bytes(os.urandom(8 << 20))
+    with_a_slow_target(host, stall="2s")
+    hanging = f"{SLOW}\nlocal.{call} = slowed(local.{call}, hung.wait)\n"
+    ran = ended(host.start(prelude=hanging))
+    assert (ran.code, ran.result["is_slot_done"]) == (1, True), ran.result
+    assert ran.result["targets"]["slow"]["status"] == "fail"
+    assert ran.result["targets"]["store"]["status"] == "ok"
+    assert len(host.manifests()) == 1
+
+
+def test_a_run_whose_target_hangs_ends_when_it_is_asked_to(host: BackedUp) -> None:
+    with_a_slow_target(host)
+    worker = host.start(prelude=f"{SLOW}\nlocal.Local.check = slowed(local.Local.check, hung.wait)\n")
+    assert worker.stdout is not None
+    assert b'"sweep"' in worker.stdout.readline()
+    worker.send_signal(signal.SIGTERM)
+    ran = ended(worker)
+    assert ran.result["error"] == "ended by SIGTERM"
+
+
+UNDELETING = """
+from backup.errors import TargetFailed
+from backup.targets.local import Local
+def delete(self, name):
+    raise TargetFailed(f"{self.path}/{name}: access denied")
+Local.delete = delete
+"""
+
+
+def test_a_target_from_which_nothing_can_be_deleted_still_takes_copies(host: BackedUp) -> None:
+    left = host.store / "web1" / "job" / "20260101T000000Z-aaaaaa" / "files.tar.zst"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a broken run")
+    host.job()
+    ran = ended(host.start(prelude=UNDELETING))
+    assert (ran.code, ran.result["status"]) == (0, "warn")
+    assert "what a broken run left there cannot be removed" in ran.result["warnings"][0]
+    assert len(host.manifests()) == 1
+    assert left.exists()
 
 
 CANARY = "canary-7f3a9"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backup import children
 from backup.runner import ChildRunner, Outcome, Runner, session
 from tests.backup.hosts import REPOSITORY, WORKER, BackedUp, command_job, running, start_daemon
 from tests.servers.process import wait_until
@@ -53,6 +54,13 @@ def test_how_a_worker_ends(text: str, status: str, said: str | None) -> None:
     outcome, _ = run(sh(text))
     assert outcome.status == status
     assert (said or "") in (outcome.error or "")
+
+
+def test_a_host_without_setpriv_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "PATH", "/nonexistent")
+    outcome, _ = run(["/bin/true"])
+    assert (outcome.status, outcome.exit_code) == ("fail", None)
+    assert "setpriv: no such program" in (outcome.error or "")
 
 
 def test_a_worker_that_cannot_be_started() -> None:

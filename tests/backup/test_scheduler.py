@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from agent.core.clock import FakeClock
 from backup import histories
 from backup.errors import BackupError
-from backup.job import Job
+from backup.job import Hooks, Job, Limits
 from backup.runner import Outcome
 from backup.schedule import History
 from backup.scheduler import Scheduler
@@ -22,6 +23,7 @@ START = datetime(2024, 1, 1, 2, 0, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 GOOD = Outcome("ok", None, 0, {"is_slot_done": True})
 BAD = Outcome("fail", "it broke", 1)
+BUSY = Outcome("busy", "runs already", 75)
 
 
 class Scripted:
@@ -30,7 +32,7 @@ class Scripted:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.began: list[tuple[str, str]] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome | Exception] = []
         self.at_once = 0
 
     async def run(self, job: str, on_event: Any, deadline_s: float) -> Outcome:
@@ -41,7 +43,10 @@ class Scripted:
             await self.clock.sleep_until(self.clock.monotonic() + HOUR)
         finally:
             self.at_once -= 1
-        return self.outcomes.pop(0) if self.outcomes else GOOD
+        outcome = self.outcomes.pop(0) if self.outcomes else GOOD
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 class Target:
@@ -115,6 +120,50 @@ def test_a_failed_run_is_retried(tmp_path: Path) -> None:
 
     began = play(tmp_path, {"a": job("daily 03:00")}, two_failures)
     assert began == [("01 03:00", "a"), ("01 04:05", "a"), ("01 05:15", "a")]
+
+
+def test_while_somebody_else_works_on_the_job_its_slot_loses_no_try(tmp_path: Path) -> None:
+    async def long_drill(_: Scheduler, runner: Scripted, clock: FakeClock) -> None:
+        runner.outcomes = [BUSY] * 5 + [BAD] * 3
+        await clock.advance(18 * HOUR)
+
+    began = play(tmp_path, {"a": job("daily 03:00")}, long_drill)
+    assert began == [(at, "a") for at in (
+        "01 03:00", "01 04:05", "01 05:10", "01 06:15", "01 07:20", "01 08:25", "01 09:30", "01 10:40", "01 12:00",
+    )]  # fmt: skip
+
+
+def test_a_run_that_breaks_in_our_own_hands_is_a_failed_one_and_the_schedule_goes_on(tmp_path: Path) -> None:
+    async def two_bugs(_: Scheduler, runner: Scripted, clock: FakeClock) -> None:
+        runner.outcomes = [KeyError("targets"), RuntimeError("it broke")]
+        await clock.advance(12 * HOUR)
+
+    with structlog.testing.capture_logs() as logs:
+        began = play(tmp_path, {"a": job("daily 03:00"), "b": job("daily 05:30")}, two_bugs)
+    assert began == [("01 03:00", "a"), ("01 04:05", "a"), ("01 05:15", "a"), ("01 06:15", "b")]
+    assert [(one["event"], one["exc_info"]) for one in logs] == [("backup.run_broke", True)] * 2
+
+
+def test_a_result_that_we_do_not_understand_is_said_and_its_slot_is_done(tmp_path: Path) -> None:
+    async def newer(scheduler: Scheduler, _: Scripted, clock: FakeClock) -> None:
+        def take(name: str, outcome: Outcome) -> None:
+            raise KeyError("last_success_at")
+
+        scheduler._on_outcome = take
+        await clock.advance(12 * HOUR)
+        assert scheduler.problem == ("a: the result of its last run is not understood (KeyError('last_success_at')); "
+                                     "restart the agent")  # fmt: skip
+
+    with structlog.testing.capture_logs() as logs:
+        assert play(tmp_path, {"a": job("daily 03:00")}, newer) == [("01 03:00", "a")]
+    assert [one["event"] for one in logs] == ["backup.outcome_lost"]
+
+
+def test_a_run_is_waited_for_until_its_hooks_have_had_their_time() -> None:
+    hooks = Hooks(before=[["/a"]], after=[["/b"], ["/c"]], on_error=[["/d"]], deadline=600.0)
+    plain = job("daily 03:00", limits=Limits(deadline=3600.0))
+    assert plain.patience_s >= 3600.0 + 300.0
+    assert job("daily 03:00", limits=plain.limits, hooks=hooks).patience_s == plain.patience_s + 4 * 600.0
 
 
 def test_who_asks_gets_a_run_at_once_and_the_schedule_stays(tmp_path: Path) -> None:

@@ -111,8 +111,10 @@ def test_a_sqlite_database_in_use_comes_back(host: BackedUp, tmp_path: Path, com
     (made,) = host.manifests()
     assert made.archives[0].row_estimates == {"users": 1000}
     (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "app.db.restoring").write_bytes(b"of a restore that was killed")
     restore(parts(made, str(tmp_path / "to")), host.target(), built_source(job), host.work())
     assert rows_of(tmp_path / "to" / "app.db") == rows_of(path)
+    assert os.listdir(tmp_path / "to") == ["app.db"]
 
 
 def test_a_restore_over_a_database_needs_force_and_takes_its_log_away(host: BackedUp) -> None:

@@ -199,6 +199,17 @@ def test_what_happened_to_a_backup_while_others_were_verified_stays(
     assert (left[pinned.id].verified_at or 0.0) > (pinned.verified_at or 0.0)
 
 
+def test_verify_of_a_copy_that_cannot_be_read_now_changes_nothing(operator: Operator) -> None:
+    operator.types("run", "job")
+    archive = stored_archive(operator.host)
+    archive.rename(operator.host.directory / "kept")
+    archive.mkdir()
+    assert "is not a regular file" in operator.types("verify", code=1).stderr
+    archive.rmdir()
+    (operator.host.directory / "kept").rename(archive)
+    assert operator.host.manifests()[0].is_verified
+
+
 def test_a_restore_equals_the_original_and_its_commands_do_the_same(operator: Operator, tmp_path: Path) -> None:
     operator.types("run", "job")
     told = operator.json("restore", "job", "latest", "--to", str(tmp_path / "to"))
@@ -346,6 +357,8 @@ def test_doctor_says_what_would_fail_and_what_no_job_covers(operator: Operator, 
     assert "no job backs it up" in said
     operator.host.job(source={"files": {"paths": ["/nowhere"]}})
     assert "FAIL job: source: /nowhere" in operator.types("doctor", "job", code=1).stdout
+    with lock(str(operator.host.directory / "state"), "job"):
+        assert "ok   job: runs now; its source was not asked" in operator.types("doctor", "job").stdout
 
 
 def test_a_run_that_is_interrupted_ends_in_good_order(operator: Operator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from backup.errors import Damaged, Refused, SourceFailed
 from backup.sources.redis import LOG, SNAPSHOT
-from tests.backup.hosts import BackedUp
+from tests.backup.hosts import BackedUp, ended
 from tests.backup.sources.round import CANARY, Round, leaks, outcomes, unmet, watched_run
 from tests.servers.process import LOOPBACK, wait_until
 from tests.servers.redis import Redis
@@ -200,6 +201,29 @@ def test_after_a_kill_the_next_run_lets_the_server_rewrite_its_log_again(host: B
         ]
         assert server.cli("CONFIG", "GET", "auto-aof-rewrite-percentage").split()[1] == "77"
         assert list(scratch.iterdir()) == []
+
+
+# A server whose log takes very long to be rewritten.
+REWRITING = """
+from backup.sources.redis import Redis
+import time
+Redis._await_rewrite = lambda self, work: time.sleep(600)
+"""
+
+
+def test_after_a_kill_of_a_job_with_a_user_the_next_run_finds_what_to_undo(host: BackedUp) -> None:
+    with Redis([*LOGGING, "--auto-aof-rewrite-percentage", "77"]) as server:
+        host.job(source={"redis": {"server": LOOPBACK, "port": server.port, "method": "log"}}, user="nobody")
+        worker = host.start(prelude=REWRITING)
+        wait_until(lambda: server.cli("CONFIG", "GET", "auto-aof-rewrite-percentage").endswith("\n0"), "the pause")
+        worker.send_signal(signal.SIGKILL)
+        ended(worker)
+        done = host.run()
+        assert [event["what"] for event in done.events if event["event"] == "swept"] == [
+            "auto-aof-rewrite-percentage set to 77 again"
+        ]
+        assert server.cli("CONFIG", "GET", "auto-aof-rewrite-percentage").split()[1] == "77"
+        assert list((host.directory / "state" / "scratch").iterdir()) == []
 
 
 def test_a_log_that_is_written_to_all_the_time_is_copied_whole(host: BackedUp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -157,6 +158,21 @@ def test_a_running_machine_is_copied_and_is_back_on_its_own_disks(
     assert round_.drill().is_passed
 
 
+def test_what_a_disk_lies_on_is_not_written_to(host: BackedUp, tmp_path: Path, libvirt: Libvirt) -> None:
+    base = libvirt.image("base.qcow2")
+    disks = [libvirt.clone(base, name) for name in ("a.qcow2", "b.qcow2")]
+    before = base.read_bytes(), base.stat().st_mtime_ns
+    libvirt.domain("box", disks[0])
+    round_ = a_round(host, domains=["box"], uri=libvirt.uri)
+    round_.back_up()
+    assert disk(libvirt, "box") == str(disks[0])
+    libvirt.virsh("destroy", "box")
+    assert (base.read_bytes(), base.stat().st_mtime_ns) == before
+    assert f"backing file: {base}" in run("qemu-img", "info", disks[0])
+    round_.restore(str(tmp_path / "again"), ["box-vda"])
+    assert same(tmp_path / "again", disks[0])
+
+
 def test_a_machine_that_is_off_needs_no_snapshot(host: BackedUp, tmp_path: Path, libvirt: Libvirt) -> None:
     file = libvirt.image("a.qcow2")
     libvirt.domain("box", file)
@@ -207,24 +223,61 @@ def _lines(worker: subprocess.Popen[bytes]) -> list[str]:
     return [worker.stdout.readline().decode()]
 
 
-def test_an_overlay_in_use_is_kept_while_its_machine_is_off(host: BackedUp, libvirt: Libvirt) -> None:
-    import json
-
+def on_an_overlay(host: BackedUp, libvirt: Libvirt) -> tuple[Path, Path]:
+    """A machine as a killed run leaves it: its disk and the overlay that it writes to."""
     file = libvirt.image("a.qcow2")
     libvirt.domain("box", file)
     overlay = f"{file}.vigilhost-1a2b3c4d-5e6f7081"
-    libvirt.virsh("snapshot-create-as", "box", "x", "--disk-only", "--atomic", "--no-metadata", "--diskspec",
-                  f"vda,snapshot=external,file={overlay}")  # fmt: skip
-    libvirt.virsh("destroy", "box")
+    put_on(libvirt, overlay)
     scratch = host.directory / "state" / "scratch"
     scratch.mkdir(parents=True)
-    (scratch / "job.undo").write_text(json.dumps([{"domain": "box", "target": "vda", "overlay": overlay}]))
+    entry = {"domain": "box", "target": "vda", "file": str(file), "overlay": overlay}
+    (scratch / "job.undo").write_text(json.dumps([entry]))
     a_round(host, domains=["box"], uri=libvirt.uri)
+    return file, Path(overlay)
+
+
+def put_on(libvirt: Libvirt, overlay: str) -> None:
+    libvirt.virsh("snapshot-create-as", "box", "x", "--disk-only", "--atomic", "--no-metadata", "--diskspec",
+                  f"vda,snapshot=external,file={overlay}")  # fmt: skip
+
+
+def test_an_overlay_with_a_snapshot_of_somebody_else_on_it_is_kept(host: BackedUp, libvirt: Libvirt) -> None:
+    file, overlay = on_an_overlay(host, libvirt)
+    theirs = f"{file}.theirs"
+    put_on(libvirt, theirs)
+
+    done = host.run()
+
+    assert any(f"box: vda is on {theirs}, not on {file}; keep {overlay}" in text for text in done.result["warnings"])
+    assert overlay.exists()
+    assert disk(libvirt, "box") == theirs
+    for _ in range(2):  # theirs into ours, ours into the disk
+        libvirt.virsh("blockcommit", "box", "vda", "--shallow", "--active", "--pivot", "--wait")
+    assert host.run().result["warnings"] == []
+    assert not overlay.exists()
+
+
+def test_the_overlay_of_a_disk_that_was_detached_is_kept(host: BackedUp, libvirt: Libvirt) -> None:
+    file, overlay = on_an_overlay(host, libvirt)
+    libvirt.virsh("destroy", "box")
+    libvirt.virsh("detach-disk", "box", "vda", "--config")
+
+    done = host.run()
+
+    assert any("box: vda is not attached" in text and f"keep {overlay}" in text for text in done.result["warnings"])
+    assert overlay.exists()
+    assert file.exists()
+
+
+def test_an_overlay_in_use_is_kept_while_its_machine_is_off(host: BackedUp, libvirt: Libvirt) -> None:
+    file, overlay = on_an_overlay(host, libvirt)
+    libvirt.virsh("destroy", "box")
 
     done = host.run()
 
     assert any("keep that file" in text for text in done.result["warnings"])
-    assert Path(overlay).exists()
+    assert overlay.exists()
     libvirt.virsh("start", "box")
     assert host.run().code == 0
     assert disk(libvirt, "box") == str(file)

@@ -12,7 +12,7 @@ import pytest
 
 from agent.core.secrets import Secret
 from backup import catalogue
-from backup.errors import TargetFailed
+from backup.errors import Absent, TargetFailed
 from backup.manifest import Manifest
 from backup.target import Target, Upload
 from backup.verify import verify
@@ -119,7 +119,7 @@ def only_what_is_named_is_deleted(target: Target) -> None:
 def what_is_not_there_cannot_be_opened(target: Target) -> None:
     target.put(f"{RUN}/manifest.json", b"x")
     for name in (NAME, f"{RUN}2/manifest.json"):
-        with pytest.raises(TargetFailed):
+        with pytest.raises(Absent):
             content_of(target, name)
 
 

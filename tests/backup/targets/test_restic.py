@@ -20,7 +20,8 @@ from backup.errors import TargetFailed
 from backup.target import Target
 from backup.targets import restic
 from backup.targets.restic import Restic
-from tests.backup.hosts import HOST, BackedUp, ended
+from backup.verify import verify
+from tests.backup.hosts import HOST, BackedUp, built_source, ended
 from tests.backup.made import manifest
 from tests.backup.targets.contract import (
     MIB,
@@ -286,10 +287,16 @@ def test_damage_in_the_repository_shows_before_a_backup_counts(host: BackedUp, r
     content[1000] ^= 1
     largest.chmod(0o600)
     largest.write_bytes(content)
+    (good,) = backups(host)
+    found = verify(good, far(host), built_source(host.job_now), host.work(), level=1, now=1.0)
+    assert "ciphertext verification failed" in found.problems[0]
+    assert (found.manifest.level, found.manifest.is_verified) == (0, False)
     ran = host.run()
-    assert (ran.code, ran.result["status"]) == (1, "fail")
+    assert (ran.code, ran.result["status"], ran.result["is_slot_done"]) == (1, "fail", False)
     assert "restic exited 1" in ran.result["error"]
-    assert len(backups(host)) == 1
+    assert ran.result["targets"]["far"]["last_success_at"] == good.finished_at
+    assert backups(host) == [good]
+    assert len(repository.snapshots()) == 2  # the archive without a manifest has gone
 
 
 def test_killed_while_it_sends_nothing_counts_and_the_next_run_sweeps(
@@ -325,7 +332,7 @@ def test_a_full_disk_fails_and_leaves_the_backup_before(
     assert host.run().code == 0
     (good,) = backups(host)
     fill(host, 20 * MIB)
-    ran = ended(host.start(), 300)  # restic tries again for a while, with pauses that grow by chance
+    ran = host.run()
     assert (ran.code, ran.result["status"]) == (1, "fail")
     assert "no space left" in ran.result["error"]
     assert backups(host) == [good]
@@ -354,6 +361,29 @@ def test_one_that_fails_does_not_spoil_the_others(host: BackedUp, repository: Re
     assert (ran.code, ran.result["status"], ran.result["is_slot_done"]) == (1, "fail", True)
     assert [name for name, one in ran.result["targets"].items() if one["status"] == "ok"] == ["far", "store"]
     comes_back(host, backups(host)[0], tmp_path / "to")
+
+
+# A line so slow that sending would take more than the whole run; more of the time than usual is left to the others.
+CRAWLING = """
+import threading
+from backup import place
+from backup.targets.restic import _ResticUpload
+_ResticUpload.commit = lambda self: threading.Event().wait()
+place._RESERVE = 0.7
+"""
+
+
+def test_one_whose_sending_would_take_all_the_time_does_not_spoil_the_others(
+    host: BackedUp, repository: Repository, tmp_path: Path
+) -> None:
+    targets = {"far": repository.entry(tmp_path), "store": {"type": "local", "path": str(host.store)}}
+    host.job_now = host.job(targets=targets, limits={"deadline": "30s"})
+    fill(host)
+    ran = ended(host.start(prelude=CRAWLING))
+    assert (ran.code, ran.result["is_slot_done"]) == (1, True), ran.result
+    assert "did not answer within" in ran.result["targets"]["far"]["error"]
+    assert len(host.manifests()) == 1
+    assert repository.snapshots() == []
 
 
 def test_the_password_is_in_no_argument_and_no_word(host: BackedUp, repository: Repository, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -98,6 +99,25 @@ def test_backups_are_kept_by_the_rules_and_come_back(host: BackedUp, other: Far,
     keeps_two_and_restores(host, other.entry(), tmp_path / "to")
     assert not any(".part" in name for name in other.files())
     assert os.listdir(other.spool) == []
+
+
+def test_what_is_free_where_archives_wait_is_known(other: Far) -> None:
+    found = os.statvfs(other.spool)
+    free = other.target().free_bytes()
+    assert free is not None
+    assert abs(free - found.f_bavail * found.f_frsize) < 1 << 30  # others write to that disk too
+
+
+def test_a_host_that_is_silent_does_not_keep_a_run_from_ending(host: BackedUp, other: Far) -> None:
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        job_to(host, other.entry(port=silent.getsockname()[1], connect_timeout="1h", timeout="1h"))
+        worker = host.start()
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            worker.send_signal(signal.SIGTERM)
+            ran = ended(worker)
+    assert (ran.code, ran.result["error"]) == (1, "ended by SIGTERM")
 
 
 def test_an_ordinary_account_with_an_absolute_path_will_do_too(other: Far, tmp_path: Path) -> None:
