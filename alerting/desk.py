@@ -184,7 +184,9 @@ class Desk:
     def requeue_lost(self, under_way: Collection[str], now: float) -> None:
         """Messages given out to nobody are sent again. `under_way`: the ids of those that are being sent."""
         with self._lock:
-            self._outbox.recover(now, under_way, "nobody heard that it was given out")
+            if self._outbox.lost(under_way):
+                why = "nobody heard that it was given out"
+                self._transact(lambda: self._outbox.recover(now, under_way, why), keeps=False)
 
     def done(self, claimed: Claimed, outcome: Outcome, now: float) -> None:
         """What came of sending one. Again the same changes nothing."""

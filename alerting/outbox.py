@@ -132,14 +132,17 @@ class Outbox:
     def recover(
         self, now: float, under_way: Collection[str] = (), why: str = "the agent ended while it was under way"
     ) -> int:
-        """Queue again, under its old id, what is marked as in flight and is not: all but the ids in `under_way`."""
-        marked = self._db.execute("SELECT id, message_id FROM messages WHERE state = 'sending'").fetchall()
-        lost = [id for id, message_id in marked if message_id not in under_way]
-        if lost:
-            with self.transaction():
-                for id in lost:
-                    self._send_again(id, now, why)
+        """Queue again, under its old id, what is `lost`. `why`: what became of it, for the log."""
+        lost = self.lost(under_way)
+        with self.transaction():
+            for id in lost:
+                self._send_again(id, now, why)
         return len(lost)
+
+    def lost(self, under_way: Collection[str]) -> list[int]:
+        """The rows that are marked as in flight and are not: all but the ids in `under_way`."""
+        marked = self._db.execute("SELECT id, message_id FROM messages WHERE state = 'sending'").fetchall()
+        return [id for id, message_id in marked if message_id not in under_way]
 
     def _send_again(self, id: int, now: float, why: str) -> None:
         payload, attempts = self._db.execute("SELECT payload, attempts FROM messages WHERE id = ?", (id,)).fetchone()
