@@ -22,6 +22,7 @@ T = TypeVar("T")
 _MOST_KEPT = 300  # backups of a target that a result names, the newest
 _SHARE = 0.25  # of a run's time that one target may take from the others
 _RESERVE = 0.1  # of a run's time that is left to the others when a far one is given up
+_LEAST_S = 60.0  # a disk that sleeps has to spin up
 # Beyond the run's time, so that a stop still drops what it interrupts.
 _DROP_S, _ABORT_S, _FREE_S = 20.0, 20.0, 5.0
 
@@ -64,12 +65,12 @@ class Place:
             watch: Watch | None = None) -> T:  # fmt: skip
         """Have the target do something; what it returns.
 
-        What is near answers within `limits.stall`. What is far has limits of its own; `is_short`: this should not take
-        a large part of the run; `is_alone`: there is no other target, so that it may take all of it. Raise what the
-        call raises, TargetFailed, Stopped.
+        What is near answers within `limits.stall`, or a minute. What is far has limits of its own; `is_short`: this
+        should not take a large part of the run; `is_alone`: there is no other target, so that it may take all of it.
+        Raise what the call raises, TargetFailed, Stopped.
         """
         self.guard.check()
-        limit_s: float | None = self.job.limits.stall
+        limit_s: float | None = max(self.job.limits.stall, _LEAST_S)
         if not self.target.is_near:
             limit_s = share_s(self.job) if is_short else None
             if not is_alone and self.guard.ends_at is not None:

@@ -321,7 +321,7 @@ def test_one_target_alone_may_be_slow(host: BackedUp) -> None:
 def test_a_disk_that_does_not_answer_does_not_keep_the_other_from_its_copy(host: BackedUp, call: str) -> None:
     (host.source / "file").write_bytes(os.urandom(8 << 20))
     with_a_slow_target(host, stall="2s")
-    hanging = f"{SLOW}\nlocal.{call} = slowed(local.{call}, hung.wait)\n"
+    hanging = f"{SLOW}\nplace._LEAST_S = 0.0\nlocal.{call} = slowed(local.{call}, hung.wait)\n"
     ran = ended(host.start(prelude=hanging))
     assert (ran.code, ran.result["is_slot_done"]) == (1, True), ran.result
     assert ran.result["targets"]["slow"]["status"] == "fail"

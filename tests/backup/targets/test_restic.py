@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from backup.target import Target
 from backup.targets import restic
 from backup.targets.restic import Restic
 from backup.verify import verify
-from tests.backup.hosts import HOST, BackedUp, built_source, ended
+from tests.backup.hosts import HOST, BackedUp, built_source, ended, script
 from tests.backup.made import manifest
 from tests.backup.targets.contract import (
     MIB,
@@ -361,6 +362,31 @@ def test_one_that_fails_does_not_spoil_the_others(host: BackedUp, repository: Re
     assert (ran.code, ran.result["status"], ran.result["is_slot_done"]) == (1, "fail", True)
     assert [name for name, one in ran.result["targets"].items() if one["status"] == "ok"] == ["far", "store"]
     comes_back(host, backups(host)[0], tmp_path / "to")
+
+
+def test_a_run_whose_restic_hangs_ends_when_it_is_asked_to_and_its_hooks_run(
+    host: BackedUp, repository: Repository, tmp_path: Path
+) -> None:
+    after = script(host, f'echo "$VIGILHOST_STATUS" > {tmp_path}/said')
+    job_to(host, repository.entry(tmp_path), compression=NO_COMPRESSION, hooks={"after": [after]})
+    fill(host, 64 * MIB)
+    worker = host.start()
+    sending = psutil.Process(worker.pid)
+
+    def suspended() -> bool:
+        for one in sending.children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if one.name() == "restic" and "--stdin" in one.cmdline():
+                    one.suspend()
+                    return True
+        return False
+
+    wait_until(suspended, "restic to be sent something", 60)
+    worker.send_signal(signal.SIGTERM)
+    ran = ended(worker)
+    assert (ran.code, ran.result["error"]) == (1, "ended by SIGTERM")
+    assert (tmp_path / "said").read_text() == "fail\n"
+    assert repository.snapshots() == []
 
 
 # A line so slow that sending would take more than the whole run; more of the time than usual is left to the others.
