@@ -21,7 +21,7 @@ class Limits:
     )
     keep: Seconds = option(
         900.0,
-        "Records that every reader has had stay this long; with history, twice its `flush` and 5m at least.",
+        "Records that every reader has had stay this long; with history, two `flush` and 5m or more.",
         minimum=0,
     )
     segment_age: Seconds = option(600.0, "A file is closed and compressed after this time.", minimum=1)
