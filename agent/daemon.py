@@ -37,7 +37,7 @@ from agent.ending import end_all
 from agent.health import health_of
 from agent.http.face import HttpFace
 from agent.hub import Hub
-from agent.journal_keeper import JournalKeeper, open_journal
+from agent.journal_keeper import JournalKeeper, limits_for, open_journal
 from agent.log import configure as configure_log
 from agent.places import backup_socket, beside
 from agent.rule_inputs import RuleInputs
@@ -223,7 +223,7 @@ class Daemon:
         """Listen, then open every part, each on those before it. Raise ListenError."""
         settings = self._settings
         self._http.serve(settings)
-        keeper = JournalKeeper(open_journal(settings.state_dir, settings.journal, self._clock), self._clock)
+        keeper = JournalKeeper(open_journal(settings.state_dir, limits_for(settings), self._clock), self._clock)
         self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
         self._hub.subscribe(keeper.append)
         if settings.history.enabled:

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
+from agent.config import Settings
 from agent.core.clock import Clock
 from agent.core.model import Tick
 from sinks.journal import Journal, JournalError, Limits
@@ -27,6 +28,15 @@ FLUSH_S, SYNC_S, TIDY_S = 1.0, 5.0, 10.0
 _LINGER_S = 0.1  # after the first Tick of a second the others come
 _SLACK_S = 0.05  # Ticks come at about the same moment of each second, never exactly
 _AFTER_A_BUG_S = 10.0
+_HISTORY_WRITES_S = 300.0  # at most, in one write
+
+
+def limits_for(settings: Settings) -> Limits:
+    """The journal's limits. It keeps what history may still lack on disk: one write of it may fail."""
+    limits, history = settings.journal, settings.history
+    if not history.enabled:
+        return limits
+    return replace(limits, keep=max(limits.keep, 2 * history.flush + _HISTORY_WRITES_S))
 
 
 def open_journal(state_dir: str, limits: Limits, clock: Clock) -> Journal:

@@ -19,7 +19,11 @@ class Limits:
     min_free_bytes: Bytes = option(
         256 * MIB, "Free disk space below which the journal drops its oldest records.", minimum=0
     )
-    keep: Seconds = option(900.0, "Records that every reader has had stay this long, to rebuild history.", minimum=0)
+    keep: Seconds = option(
+        900.0,
+        "Records that every reader has had stay this long; with history, two `flush` and 5m or more.",
+        minimum=0,
+    )
     segment_age: Seconds = option(600.0, "A file is closed and compressed after this time.", minimum=1)
     segment_bytes: Bytes = option(4 * MIB, "A file is closed and compressed at this size.", minimum=4096)
     memory_bytes: Bytes = option(16 * MIB, "Records held in memory while the disk takes none.", minimum=64 * 1024)

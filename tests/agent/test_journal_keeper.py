@@ -10,9 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import journal_keeper
+from agent.config import Settings
 from agent.core.clock import SystemClock
 from agent.core.model import Group, Tick, gauge
-from agent.journal_keeper import JournalKeeper, open_journal
+from agent.journal_keeper import JournalKeeper, limits_for, open_journal
+from sinks.history.options import HistoryOptions
 from sinks.journal import Journal, Limits
 from sinks.journal.files import OsFiles
 from tests.servers.process import wait_until
@@ -150,6 +152,22 @@ def test_a_full_disk_is_told_once_and_so_is_its_end_without_another_tick(tmp_pat
         assert is_written(keeper)
     assert [entry["event"] for entry in logs] == ["journal.cannot_write", "journal.recovered"]
     assert keeper.stop(10)
+
+
+@pytest.mark.parametrize(
+    ("history", "keep", "expected"),
+    [
+        (HistoryOptions(), 900.0, 1500.0),
+        (HistoryOptions(flush=1200.0), 0.0, 2700.0),
+        (HistoryOptions(), 86_400.0, 86_400.0),
+        (HistoryOptions(enabled=False), 0.0, 0.0),
+    ],
+)
+def test_the_journal_keeps_what_history_may_lack_when_a_write_of_it_fails(
+    history: HistoryOptions, keep: float, expected: float
+) -> None:
+    settings = Settings(history=history, journal=Limits(keep=keep))
+    assert limits_for(settings) == Limits(keep=expected)
 
 
 def test_a_directory_that_takes_nothing_is_replaced_by_a_temporary_one(
