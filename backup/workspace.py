@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import pwd
 import shutil
@@ -49,7 +50,7 @@ def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
             _clear(path, {os.geteuid()})
             os.makedirs(path, mode=0o700)
         else:
-            path = _shared(job, user)
+            path = _shared(shared_prefix(state_dir, job), user)
     except OSError as error:
         raise BackupError(f"{error.filename or state_dir}: {(error.strerror or str(error)).lower()}") from error
     try:
@@ -63,9 +64,13 @@ def undo_path(state_dir: str, job: str) -> str:
     return os.path.join(state_dir, "scratch", f"{job}.undo")
 
 
-def _shared(job: str, user: str) -> str:
+def shared_prefix(state_dir: str, job: str) -> str:
+    """How the names of a job's directories in `SHARED` begin. Its lock is the state directory's, so they are too."""
     # No job's name has a dot, so that none's prefix is part of another's.
-    prefix = f"vigilhost.{job}."
+    return f"vigilhost.{job}.{hashlib.sha256(os.path.realpath(state_dir).encode()).hexdigest()[:8]}."
+
+
+def _shared(prefix: str, user: str) -> str:
     owner = user_ids(user)
     for name in os.listdir(SHARED):
         if name.startswith(prefix):

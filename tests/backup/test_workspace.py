@@ -50,6 +50,18 @@ def test_a_directory_above_that_is_somebody_elses_is_no_better(state: Path, plac
     assert list(state.iterdir()) == []
 
 
+def test_a_directory_in_a_shared_place_is_swept_by_its_own_jobs_alone(state: Path, tmp_path: Path) -> None:
+    """Another state directory has locks of its own: what lies there may be in use."""
+    (tmp_path / "other").mkdir(mode=0o700)
+    with workspace(str(state), "ssh", AGENT.pw_name) as first:
+        with workspace(str(tmp_path / "other"), "ssh", AGENT.pw_name) as second:
+            assert os.path.isdir(first)
+            os.mkdir(f"{second}.killed", mode=0o700)
+        with workspace(str(tmp_path / "other"), "ssh", AGENT.pw_name):
+            assert os.path.isdir(first)
+            assert not os.path.exists(f"{second}.killed")
+
+
 def test_a_directory_that_is_missing_is_made(state: Path) -> None:
     with lock(str(state / "new"), "ssh") as is_ours:
         assert is_ours
