@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from backup.apart import Apart
 from backup.assertions import Assertion, Outcome
-from backup.errors import BackupError, Refused, Stopped, of_os
+from backup.errors import BackupError, Refused, Stopped, said_by
 from backup.manifest import Archive, Manifest
 from backup.source import Source, Work
 from backup.target import Target
@@ -69,8 +69,7 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
             raise
         except (Refused, OSError) as error:
             found[archive.name] = []
-            text = of_os(error) if isinstance(error, OSError) else str(error)
-            undone = undone or Refused(f"{archive.name}: {text}")
+            undone = undone or Refused(f"{archive.name}: {said_by(error)}")
         except BackupError as failure:
             found[archive.name] = [Outcome("can be restored", is_met=False, found=str(failure))]
     known = {archive.name for archive in manifest.archives}

@@ -21,7 +21,7 @@ from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_sock
 from backup import catalogue
 from backup.catalogue import Catalogue
 from backup.children import Guard
-from backup.errors import BackupError, TargetFailed
+from backup.errors import BackupError, TargetFailed, said_by
 from backup.job import Job
 from backup.manifest import Manifest
 from backup.redact import Redactor, secrets_in
@@ -107,7 +107,7 @@ class Desk:
                 target: Target = entry.build(job=job.name, host=self.host)
                 known = catalogue.read(target, self.prefix(job), job.manifest_key)
             except (BackupError, ValueError, OSError) as error:
-                self.problem(f"{job.name}: {name}: {redactor(job)(str(error))}")
+                self.problem(f"{job.name}: {name}: {redactor(job)(said_by(error))}")
                 continue
             for sentence in known.damaged:
                 self.problem(f"{job.name}: {name}: {sentence}")
@@ -197,8 +197,8 @@ class Desk:
         try:
             backup_results.save(self.state_dir, job.name, result)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            click.echo(f"warning: {self.state_dir}: {reason}; the agent does not learn of this", err=True)
+            error.filename = error.filename or self.state_dir
+            click.echo(f"warning: {said_by(error)}; the agent does not learn of this", err=True)
 
     def end(self) -> NoReturn:
         """0, or 1 when something was wrong."""
@@ -257,8 +257,10 @@ def with_desk(command: Command) -> Command:
         at = desk(config, jobs_dir, state_dir, host)
         try:
             command(at, **given)
-        except (BackupError, ValueError) as error:
-            click.echo(str(error), err=True)
+        except BrokenPipeError:
+            raise  # nobody reads what we print any more: click ends quietly
+        except (BackupError, ValueError, OSError) as error:
+            click.echo(said_by(error), err=True)
             sys.exit(BUSY if isinstance(error, Busy) else FAILED)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)

@@ -23,7 +23,7 @@ from backup.apart import Apart, behind, child
 from backup.assertions import Assertion
 from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
-from backup.errors import BackupError, Refused, TargetFailed, of_os
+from backup.errors import BackupError, Refused, TargetFailed, said_by
 from backup.job import Drill, Job
 from backup.source import Work
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
@@ -135,10 +135,8 @@ def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], 
                   "is_slot_done": evidence.is_passed}  # fmt: skip
     except Busy as busy:
         result = refusal(job.name, "busy", str(busy))
-    except (BackupError, ValueError) as error:
-        result = refusal(job.name, NOT_DONE, str(error))
-    except OSError as error:
-        result = refusal(job.name, NOT_DONE, of_os(error))
+    except (BackupError, ValueError, OSError) as error:
+        result = refusal(job.name, NOT_DONE, said_by(error))
     finally:
         guard.close()
     lines.put(result)
@@ -171,4 +169,4 @@ def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
             os.unlink(old)
     except OSError as error:
         error.filename = error.filename or file
-        raise TargetFailed(f"the report is not kept: {of_os(error)}") from error
+        raise TargetFailed(f"the report is not kept: {said_by(error)}") from error

@@ -235,6 +235,17 @@ def test_a_restore_of_a_time_takes_the_newest_that_was_finished_by_then(operator
     assert "no job is called so; jobs: job" in operator.types("restore", "nope", "--to", "/x", code=1).stderr
 
 
+def test_what_the_system_refuses_is_one_sentence_with_its_path(operator: Operator, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("CREATE TABLE users (name)")
+    operator.host.job("app", source={"sqlite": {"paths": [str(tmp_path / "app.db")]}})
+    operator.types("run", "app")
+    said = operator.types("restore", "app", "--to", str(tmp_path / "missing" / "app.db"), code=1).stderr
+    assert said.startswith(f"{tmp_path}/missing/app.db")
+    assert said.endswith(": no such file or directory\n")
+    assert len(said.splitlines()) == 1
+
+
 def test_a_restore_over_something_needs_force_and_moves_it_aside(operator: Operator, tmp_path: Path) -> None:
     operator.types("run", "job")
     to = tmp_path / "to"
