@@ -19,6 +19,7 @@ from agent.config.backup_jobs import load_jobs
 from agent.core.problems import ConfigError
 from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_socket
 from backup import catalogue
+from backup.assertions import moment
 from backup.catalogue import Catalogue
 from backup.children import Guard
 from backup.errors import BackupError, TargetFailed, said_by
@@ -217,6 +218,16 @@ def key_of(job: Job, identity: str | None) -> str | None:
     return identity_of(os.path.abspath(identity) if identity is not None else job.encryption.identity)
 
 
+def moment_of(when: str | None) -> float | None:
+    """The Unix seconds that `--at` means; the command ends when it is no time."""
+    if when is None:
+        return None
+    try:
+        return moment(when)
+    except ValueError as error:
+        wrong(f"--at: {error}; write it like 2026-01-31T03:00 (UTC) or 2026-01-31T03:00+01:00")
+
+
 def of_problems(error: ConfigError) -> str:
     """All that is wrong with a configuration, a line each."""
     return "\n".join(map(str, error.errors))
@@ -279,4 +290,6 @@ OPTIONS = (
 )
 of_host = click.option("--host", metavar="NAME", help="Whose backups; with another name than ours they are only read.")
 from_target = click.option("--target", metavar="NAME", help="Target to use, of those that the job has.")
+of_time = click.option("--at", "when", metavar="TIME",
+                       help="The newest that was finished by then, like 2026-01-31T03:00.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -289,6 +289,19 @@ def test_prune_deletes_what_its_dry_run_named_with_the_reasons(operator: Operato
     assert [one.id for one in operator.host.manifests()] == kept[1:]
 
 
+def test_a_backup_is_pinned_by_its_time_as_a_restore_finds_it(operator: Operator) -> None:
+    for _ in range(2):
+        operator.types("run", "job")
+    first, last = operator.host.manifests()
+    when = str(first.finished_at)
+    assert operator.types("pin", "job", "--at", when).stdout == f"store: {first.id} is pinned\n"
+    assert [one.pinned for one in operator.host.manifests()] == [True, False]
+    operator.types("unpin", "job", "latest", "--at", when)
+    assert [one.pinned for one in operator.host.manifests()] == [False, False]
+    assert "leave out the id" in operator.types("pin", last.id, "--at", when, code=2).stderr
+    assert "'yesterday' is no time" in operator.types("pin", "job", "--at", "yesterday", code=2).stderr
+
+
 def test_prune_that_would_delete_most_is_refused_until_it_is_allowed(operator: Operator) -> None:
     for _ in range(5):
         operator.types("run", "job")
