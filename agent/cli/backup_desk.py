@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import click
 
 from agent import backup_results
-from agent.cli.config_cmd import EXIT_BAD_CONFIG, load_or_exit
 from agent.config.backup_jobs import load_jobs
 from agent.core.problems import ConfigError
 from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_socket
@@ -235,12 +234,17 @@ def of_problems(error: ConfigError) -> str:
 
 def wrong(text: str) -> NoReturn:
     """End because of what was asked or configured."""
+    from agent.cli.config_cmd import EXIT_BAD_CONFIG
+
     click.echo(text, err=True)
     sys.exit(EXIT_BAD_CONFIG)
 
 
 def desk(config: str | None, jobs_dir: str | None, state_dir: str | None, host: str | None) -> Desk:
     """The jobs and where to work; the command ends with 2 when the configuration is wrong."""
+    # Here, because root's helper has a desk too, and no use for the options of everything else: 6 MB.
+    from agent.cli.config_cmd import load_or_exit
+
     settings = load_or_exit(config).settings
     directory = jobs_dir or JOBS_DIRECTORY
     try:

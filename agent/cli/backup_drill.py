@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from agent.cli.backup_desk import Busy, Desk, Found, key_of, redactor
-from agent.cli.backup_progress import Bar, Counted
 from agent.core.clock import SystemClock
 from backup import catalogue
 from backup.apart import Apart, behind, child
@@ -26,6 +25,7 @@ from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed, said_by
 from backup.job import Drill, Job
 from backup.source import Work
+from backup.target import Target
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
 from backup.workspace import workspace
 
@@ -42,10 +42,12 @@ def deadline_of(job: Job) -> float:
     return (job.drill or Drill()).deadline
 
 
-def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identity: str | None = None) -> Evidence:
+def carry_out(at: Desk, found: Found, work: Work, seen: Callable[[Target], Any] | None = None,
+              identity: str | None = None) -> Evidence:  # fmt: skip
     """Drill one backup of a job that is held, keep the report, and mark the backup as drilled.
 
-    Raise BackupError, OSError when that cannot be done; what is wrong with the backup is in the evidence alone.
+    `seen`: makes what is read instead of the target, for whoever shows how far it is. Raise BackupError, OSError when
+    there can be no drill; what is wrong with the backup is in the evidence alone.
     """
     job, place = found.job, found.place
     manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
@@ -56,7 +58,7 @@ def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identi
     if key is None and any(archive.recipients for archive in manifest.archives):
         raise Refused(f"{manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip
-    target: Any = place.target if bar is None else Counted(place.target, bar.add)
+    target: Any = place.target if seen is None else seen(place.target)
     source = at.source(job)
     with contextlib.ExitStack() as stack:
         apart = stack.enter_context(_apart(at, job)) if source.drills_apart else None

@@ -184,7 +184,7 @@ def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None
     with bar(f"{job.name}: drill {found.manifest.id}") as shown:
         shown.expect((2 if found.place.target.is_near else 1) * found.manifest.stored_bytes)
         with at.work(job, Guard(deadline_of(job), f"{job.name}: drill")) as work:
-            evidence = carry_out(at, found, work, shown, identity)
+            evidence = carry_out(at, found, work, lambda target: Counted(target, shown.add), identity)
     report = evidence.report()
     at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
     if as_json:
