@@ -42,10 +42,8 @@ class Stopped(BackupError):
     """The work was ended from outside: its deadline passed, or somebody asked it to stop."""
 
 
-def said_by(error: Exception) -> str:
-    """What an error says to the operator; the system's as `path: reason`, as far as the path is known."""
-    if not isinstance(error, OSError):
-        return str(error)
+def of_os(error: OSError) -> str:
+    """What the system said, for the operator: `path: reason`, or the reason where no path is known."""
     reason = (error.strerror or str(error)).lower()
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 

@@ -26,11 +26,12 @@ SHARED = "/var/tmp"
 SHARED_MODE = 0o770  # of a directory that is the job's user's and our group's
 
 
-def check_state(state_dir: str) -> None:
-    """As root raise Refused unless the state directory is root's alone.
+def own_state(state_dir: str) -> None:
+    """Make the state directory where it is missing; as root raise Refused unless it is root's alone.
 
-    Who can rename something in it could have root empty, and fill, a directory elsewhere.
+    Who can rename something in it could have root empty, and fill, a directory elsewhere. Raise OSError.
     """
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return
     try:
@@ -43,8 +44,8 @@ def check_state(state_dir: str) -> None:
 @contextlib.contextmanager
 def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
     """An empty directory for a run of `job`, whose lock we hold; removed afterwards. Raise BackupError."""
-    check_state(state_dir)
     try:
+        own_state(state_dir)
         if user is None or user_ids(user)[0] == os.geteuid():
             path = os.path.join(state_dir, "scratch", job)
             _clear(path, {os.geteuid()})

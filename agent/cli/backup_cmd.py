@@ -32,6 +32,7 @@ from backup.manifest import Manifest
 from backup.restore import recipe
 from backup.retention import Plan, plan
 from backup.worker import BUSY, FAILED, OK
+from backup.workspace import own_state
 
 _ELSEWHERE: Mapping[str, str] = {
     "verify": "agent.cli.backup_proof_cmd:verify",
@@ -105,6 +106,7 @@ def _behind(socket: str, job: Job) -> tuple[dict[str, Any], int]:
 
 
 def _child(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
+    own_state(at.state_dir)  # what a worker cannot begin at all is no failed backup
     # -P: a module in the current directory, which may be anybody's, is not ours.
     argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", f"--host={at.host}",
             f"--jobs={at.jobs_dir}", f"--state-dir={at.state_dir}", job.name]  # fmt: skip

@@ -21,7 +21,7 @@ from backup import catalogue
 from backup.assertions import moment
 from backup.catalogue import Catalogue
 from backup.children import Guard
-from backup.errors import BackupError, TargetFailed, said_by
+from backup.errors import BackupError, TargetFailed, reason
 from backup.job import Job
 from backup.manifest import Manifest
 from backup.redact import Redactor, secrets_in
@@ -107,7 +107,7 @@ class Desk:
                 target: Target = entry.build(job=job.name, host=self.host)
                 known = catalogue.read(target, self.prefix(job), job.manifest_key)
             except (BackupError, ValueError, OSError) as error:
-                self.problem(f"{job.name}: {name}: {redactor(job)(said_by(error))}")
+                self.problem(f"{job.name}: {name}: {redactor(job)(reason(error))}")
                 continue
             for sentence in known.damaged:
                 self.problem(f"{job.name}: {name}: {sentence}")
@@ -198,7 +198,7 @@ class Desk:
             backup_results.save(self.state_dir, job.name, result)
         except OSError as error:
             error.filename = error.filename or self.state_dir
-            click.echo(f"warning: {said_by(error)}; the agent does not learn of this", err=True)
+            click.echo(f"warning: {reason(error)}; the agent does not learn of this", err=True)
 
     def end(self) -> NoReturn:
         """0, or 1 when something was wrong."""
@@ -275,7 +275,7 @@ def with_desk(command: Command) -> Command:
         except BrokenPipeError:
             raise  # nobody reads what we print any more: click ends quietly
         except (BackupError, ValueError, OSError) as error:
-            click.echo(said_by(error), err=True)
+            click.echo(reason(error), err=True)
             sys.exit(BUSY if isinstance(error, Busy) else FAILED)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)

@@ -22,7 +22,7 @@ from backup.apart import Apart, behind, child
 from backup.assertions import Assertion
 from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
-from backup.errors import BackupError, Refused, TargetFailed, said_by
+from backup.errors import BackupError, Refused, TargetFailed, reason
 from backup.job import Drill, Job
 from backup.source import Work
 from backup.target import Target
@@ -95,7 +95,7 @@ def _is_known(user: str) -> bool:
     return True
 
 
-def reason(evidence: Evidence) -> str | None:
+def shortfall(evidence: Evidence) -> str | None:
     """Why a drill was not passed, in a sentence; None when it was."""
     wrong = [f"{name}: {one.assertion}: {one.found or 'no'}" for name, outcomes in evidence.archives.items()
              for one in outcomes if not one.is_met]  # fmt: skip
@@ -133,12 +133,12 @@ def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], 
             lines.put({"event": "phase", "job": job.name, "phase": "drill"})
             evidence = carry_out(at, newest(at, job), work)
         result = {**evidence.report(), "event": "result", "job": job.name,
-                  "status": "ok" if evidence.is_passed else "fail", "error": reason(evidence),
+                  "status": "ok" if evidence.is_passed else "fail", "error": shortfall(evidence),
                   "is_slot_done": evidence.is_passed}  # fmt: skip
     except Busy as busy:
         result = refusal(job.name, "busy", str(busy))
     except (BackupError, ValueError, OSError) as error:
-        result = refusal(job.name, NOT_DONE, said_by(error))
+        result = refusal(job.name, NOT_DONE, reason(error))
     finally:
         guard.close()
     lines.put(result)
@@ -171,4 +171,4 @@ def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
             os.unlink(old)
     except OSError as error:
         error.filename = error.filename or file
-        raise TargetFailed(f"the report is not kept: {said_by(error)}") from error
+        raise TargetFailed(f"the report is not kept: {reason(error)}") from error

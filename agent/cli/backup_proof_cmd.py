@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +21,11 @@ from agent.cli.backup_desk import (
     moment_of,
     of_host,
     of_time,
+    redactor,
     with_desk,
     wrong,
 )
-from agent.cli.backup_drill import carry_out, deadline_of, reason
+from agent.cli.backup_drill import carry_out, deadline_of, shortfall
 from agent.cli.backup_progress import Bar, Counted, bar
 from agent.core.units import format_duration, rough_size
 from backup import catalogue
@@ -31,6 +33,7 @@ from backup import restore as restoring
 from backup import verify as verifying
 from backup.children import Guard
 from backup.errors import BackupError
+from backup.manifest import Manifest
 from backup.source import Restored
 from backup.worker import FAILED
 
@@ -74,7 +77,10 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
     target: Any = Counted(place.target, shown.add)
     with at.work(job, Guard(job.limits.deadline, job.name)) as work:
         # Hours may have gone by since it was listed: somebody pinned or drilled it, retention deleted it.
-        manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+        try:
+            manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+        except BackupError as error:
+            return _told(at, found, found.manifest, [str(error)])
         if manifest is None:
             click.echo(f"{place.name}: {found.manifest.id} is gone; it was deleted meanwhile", err=True)
             return None
@@ -87,11 +93,17 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
                 catalogue.write(place.target, done.manifest, job.manifest_key)
             except BackupError as error:
                 at.problem(f"{place.name}: what was found cannot be noted there: {error}")
-    for sentence in done.problems:
-        at.problem(f"{place.name}: {done.manifest.id}: {work.redact(sentence)}")
     at.remember(job, lambda known: known.changed(place.name, done.manifest.summary()))
-    return {"job": job.name, "target": place.name, "id": done.manifest.id, "level": done.manifest.level,
-            "problems": [work.redact(each) for each in done.problems]}  # fmt: skip
+    return _told(at, found, done.manifest, done.problems)
+
+
+def _told(at: Desk, found: Found, manifest: Manifest, problems: Sequence[str]) -> dict[str, Any]:
+    """What came of one verification, its problems said."""
+    problems = [redactor(found.job)(each) for each in problems]
+    for sentence in problems:
+        at.problem(f"{found.place.name}: {manifest.id}: {sentence}")
+    return {"job": found.job.name, "target": found.place.name, "id": manifest.id, "level": manifest.level,
+            "problems": problems}  # fmt: skip
 
 
 @click.command()
@@ -186,7 +198,8 @@ def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None
         with at.work(job, Guard(deadline_of(job), f"{job.name}: drill")) as work:
             evidence = carry_out(at, found, work, lambda target: Counted(target, shown.add), identity)
     report = evidence.report()
-    at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
+    status, error = "ok" if evidence.is_passed else "fail", shortfall(evidence)
+    at.remember(job, lambda known: known.was_drilled(report, status, error))
     if as_json:
         click.echo(json.dumps(report, indent=1, default=str))
     else:
@@ -198,5 +211,5 @@ def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None
         click.echo(f"{found.manifest.id} {'was restored' if evidence.is_passed else 'failed'} in {took}")
     if not evidence.is_passed:
         if evidence.error:
-            click.echo(reason(evidence), err=True)
+            click.echo(error, err=True)
         sys.exit(FAILED)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backup.children import Guard
-from backup.errors import Damaged, Refused, Stopped, said_by
+from backup.errors import Damaged, Refused, Stopped, reason
 from backup.extract import copy, extract, fresh, leads_out
 from backup.source import Restored
 from tests.backup.hosts import tree
@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
             copy(plain, str(tmp_path / "to"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert said_by(raised.value) == f"{tmp_path}/to: file too large"
+    assert reason(raised.value) == f"{tmp_path}/to: file too large"
 
 
 def test_a_file_of_nothing_but_a_huge_hole_is_refused(inside: Path) -> None:

@@ -419,7 +419,7 @@ def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
     assert (asked, operator.host.stored()) == (["job"], [])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root works where others own; run the tests as root")
+@pytest.mark.root("only root works where others own")
 def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path: Path) -> None:
     operator.types("run", "job")
     state = operator.host.directory / "state"
@@ -434,6 +434,7 @@ def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path
         assert "start vigilhost-backup.socket, or name a directory of root's with --state-dir" in said
     assert (tmp_path / "etc" / "job" / "precious").exists()
     assert len(operator.json("list")["backups"]) == 1
+    assert operator.known().status == "ok"
 
 
 def test_what_systemd_must_let_jobs_write_to_is_printed_and_installed(operator: Operator) -> None:
