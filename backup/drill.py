@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 
 from backup.apart import Apart
 from backup.assertions import Assertion, Outcome
-from backup.errors import BackupError, Refused, Stopped, of_os
+from backup.errors import BackupError, Refused, Stopped, TargetFailed, reason
 from backup.manifest import Archive, Manifest
 from backup.source import Source, Work
 from backup.target import Target
-from backup.verify import decoded, fetch
+from backup.verify import decoded, fetch, speaks_against
 
 LEVEL = 4
 
@@ -67,12 +67,13 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
             took_s += more_s
         except Stopped:
             raise
-        except (Refused, OSError) as error:
-            found[archive.name] = []
-            text = of_os(error) if isinstance(error, OSError) else str(error)
-            undone = undone or Refused(f"{archive.name}: {text}")
-        except BackupError as failure:
-            found[archive.name] = [Outcome("can be restored", is_met=False, found=str(failure))]
+        except (BackupError, OSError) as error:
+            work.guard.check()
+            if _says_nothing(error, manifest, target):
+                found[archive.name] = []
+                undone = undone or Refused(f"{archive.name}: {reason(error)}")
+            else:
+                found[archive.name] = [Outcome("can be restored", is_met=False, found=str(error))]
     known = {archive.name for archive in manifest.archives}
     for one in assertions:
         if one.archive is not None and one.archive not in known:
@@ -83,6 +84,13 @@ def drill(manifest: Manifest, target: Target, source: Source, work: Work, assert
     if evidence.is_passed:
         raise undone
     return replace(evidence, error="; ".join([*wrong, str(undone)]))  # what is damaged is told before what is not known
+
+
+def _says_nothing(error: BackupError | OSError, manifest: Manifest, target: Target) -> bool:
+    """Whether it is no word against the backup: nothing was done, or the way to it was in the way."""
+    if isinstance(error, TargetFailed):
+        return not speaks_against(error, manifest, target)
+    return isinstance(error, Refused | OSError)
 
 
 def _drill(archive: Archive, file: BinaryIO, source: Source, work: Work, assertions: Sequence[Assertion],

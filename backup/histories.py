@@ -23,7 +23,8 @@ class _File(msgspec.Struct):
 def load(path: str) -> tuple[dict[str, History], str | None]:
     """The history of each job, and what was wrong with the file; then there is none, and it is set aside.
 
-    Without it nothing counts as missed: each job waits for its next slot. Raise BackupError when it cannot be read.
+    So is one of a newer version, which may mean something else by the same words. Without it nothing counts as missed:
+    each job waits for its next slot. Raise BackupError when it cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -34,6 +35,8 @@ def load(path: str) -> tuple[dict[str, History], str | None]:
         raise BackupError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     try:
         found = msgspec.json.decode(content, type=_File)
+        if found.version > VERSION:
+            raise msgspec.DecodeError(f"is of version {found.version}; this program reads up to {VERSION}")
     except msgspec.DecodeError as error:
         aside = f"{path}.corrupt"
         os.replace(path, aside)

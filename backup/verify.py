@@ -109,7 +109,7 @@ def verify(manifest: Manifest, target: Target, source: Source, work: Work, *, le
         except (Damaged, TargetFailed) as error:
             work.guard.check()
             problems.append(f"{archive.name}: {error}")
-            is_wrong = _is_wrong(error, manifest, target)
+            is_wrong = speaks_against(error, manifest, target)
             archives.append(replace(archive, level=0) if is_wrong else archive)
             is_read = is_read and is_wrong
         else:
@@ -124,7 +124,7 @@ def verify(manifest: Manifest, target: Target, source: Source, work: Work, *, le
     return Verified(checked, tuple(problems))
 
 
-def _is_wrong(error: Damaged | TargetFailed, manifest: Manifest, target: Target) -> bool:
+def speaks_against(error: Damaged | TargetFailed, manifest: Manifest, target: Target) -> bool:
     """Whether that speaks against the copy, and not only against the way to it."""
     if isinstance(error, Absent):
         try:

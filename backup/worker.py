@@ -21,7 +21,7 @@ from backup.job import Job, Limits, check_job_name
 from backup.redact import Redactor, secrets_in
 from backup.relay import write_all
 from backup.run import Run
-from backup.workspace import check_state, undo_path, workspace
+from backup.workspace import own_state, undo_path, workspace
 
 OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
 EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have this name
@@ -91,8 +91,7 @@ def lock(state_dir: str, name: str) -> Iterator[bool]:
     """Hold a lock that the kernel frees when we die; False when another process has it. Raise BackupError."""
     path = os.path.join(state_dir, "locks", name)
     try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        check_state(state_dir)
+        own_state(state_dir)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import pwd
 import shutil
@@ -25,11 +26,12 @@ SHARED = "/var/tmp"
 SHARED_MODE = 0o770  # of a directory that is the job's user's and our group's
 
 
-def check_state(state_dir: str) -> None:
-    """As root raise Refused unless the state directory is root's alone.
+def own_state(state_dir: str) -> None:
+    """Make the state directory where it is missing; as root raise Refused unless it is root's alone.
 
-    Who can rename something in it could have root empty, and fill, a directory elsewhere.
+    Who can rename something in it could have root empty, and fill, a directory elsewhere. Raise OSError.
     """
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return
     try:
@@ -42,14 +44,14 @@ def check_state(state_dir: str) -> None:
 @contextlib.contextmanager
 def workspace(state_dir: str, job: str, user: str | None) -> Iterator[str]:
     """An empty directory for a run of `job`, whose lock we hold; removed afterwards. Raise BackupError."""
-    check_state(state_dir)
     try:
+        own_state(state_dir)
         if user is None or user_ids(user)[0] == os.geteuid():
             path = os.path.join(state_dir, "scratch", job)
             _clear(path, {os.geteuid()})
             os.makedirs(path, mode=0o700)
         else:
-            path = _shared(job, user)
+            path = _shared(shared_prefix(state_dir, job), user)
     except OSError as error:
         raise BackupError(f"{error.filename or state_dir}: {(error.strerror or str(error)).lower()}") from error
     try:
@@ -63,9 +65,13 @@ def undo_path(state_dir: str, job: str) -> str:
     return os.path.join(state_dir, "scratch", f"{job}.undo")
 
 
-def _shared(job: str, user: str) -> str:
+def shared_prefix(state_dir: str, job: str) -> str:
+    """How the names of a job's directories in `SHARED` begin. Its lock is the state directory's, so they are too."""
     # No job's name has a dot, so that none's prefix is part of another's.
-    prefix = f"vigilhost.{job}."
+    return f"vigilhost.{job}.{hashlib.sha256(os.path.realpath(state_dir).encode()).hexdigest()[:8]}."
+
+
+def _shared(prefix: str, user: str) -> str:
     owner = user_ids(user)
     for name in os.listdir(SHARED):
         if name.startswith(prefix):

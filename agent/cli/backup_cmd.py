@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.backup_desk import Desk, Found, Place, as_json, from_target, of_host, with_desk
+from agent.cli.backup_desk import Desk, Found, Place, as_json, from_target, moment_of, of_host, of_time, with_desk
 from agent.cli.backup_progress import bar
 from agent.core.units import format_duration, rough_size
 from backup import catalogue
@@ -32,6 +32,7 @@ from backup.manifest import Manifest
 from backup.restore import recipe
 from backup.retention import Plan, plan
 from backup.worker import BUSY, FAILED, OK
+from backup.workspace import own_state
 
 _ELSEWHERE: Mapping[str, str] = {
     "verify": "agent.cli.backup_proof_cmd:verify",
@@ -105,6 +106,7 @@ def _behind(socket: str, job: Job) -> tuple[dict[str, Any], int]:
 
 
 def _child(at: Desk, job: Job) -> tuple[dict[str, Any], int]:
+    own_state(at.state_dir)  # what a worker cannot begin at all is no failed backup
     # -P: a module in the current directory, which may be anybody's, is not ours.
     argv = [sys.executable, "-P", "-m", "agent.cli.main", "backup-worker", f"--host={at.host}",
             f"--jobs={at.jobs_dir}", f"--state-dir={at.state_dir}", job.name]  # fmt: skip
@@ -333,26 +335,28 @@ def _delete(at: Desk, job: Job, place: Place, doomed: Sequence[Manifest]) -> Non
 
 @backup.command()
 @click.argument("which", nargs=-1, required=True, metavar="[JOB] ID|latest")
+@of_time
 @from_target
 @with_desk
-def pin(at: Desk, which: tuple[str, ...], target: str | None) -> None:
+def pin(at: Desk, which: tuple[str, ...], when: str | None, target: str | None) -> None:
     """Keep a backup whatever the rules say, on every target that has it."""
-    _set_pinned(at, which, target, pinned=True)
+    _set_pinned(at, which, moment_of(when), target, pinned=True)
 
 
 @backup.command()
 @click.argument("which", nargs=-1, required=True, metavar="[JOB] ID|latest")
+@of_time
 @from_target
 @with_desk
-def unpin(at: Desk, which: tuple[str, ...], target: str | None) -> None:
+def unpin(at: Desk, which: tuple[str, ...], when: str | None, target: str | None) -> None:
     """Let the rules decide again about a backup."""
-    _set_pinned(at, which, target, pinned=False)
+    _set_pinned(at, which, moment_of(when), target, pinned=False)
 
 
-def _set_pinned(at: Desk, which: tuple[str, ...], target: str | None, *, pinned: bool) -> None:
-    job = at.find(which, None, target)[0].job
+def _set_pinned(at: Desk, which: tuple[str, ...], when: float | None, target: str | None, *, pinned: bool) -> None:
+    job = at.find(which, when, target)[0].job
     with at.hold(job):
-        for found in at.find(which, None, target):  # again: a run may have changed them until we held the job
+        for found in at.find(which, when, target):  # again: a run may have changed them until we held the job
             try:
                 manifest = replace(found.manifest, pinned=pinned)
                 catalogue.write(found.place.target, manifest, job.manifest_key)

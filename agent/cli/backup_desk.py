@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 import click
 
 from agent import backup_results
-from agent.cli.config_cmd import EXIT_BAD_CONFIG, load_or_exit
 from agent.config.backup_jobs import load_jobs
 from agent.core.problems import ConfigError
 from agent.places import BACKUP_STATE, DRILL_SOCKET, JOBS_DIRECTORY, backup_socket
 from backup import catalogue
+from backup.assertions import moment
 from backup.catalogue import Catalogue
 from backup.children import Guard
-from backup.errors import BackupError, TargetFailed
+from backup.errors import BackupError, TargetFailed, reason
 from backup.job import Job
 from backup.manifest import Manifest
 from backup.redact import Redactor, secrets_in
@@ -107,7 +107,7 @@ class Desk:
                 target: Target = entry.build(job=job.name, host=self.host)
                 known = catalogue.read(target, self.prefix(job), job.manifest_key)
             except (BackupError, ValueError, OSError) as error:
-                self.problem(f"{job.name}: {name}: {redactor(job)(str(error))}")
+                self.problem(f"{job.name}: {name}: {redactor(job)(reason(error))}")
                 continue
             for sentence in known.damaged:
                 self.problem(f"{job.name}: {name}: {sentence}")
@@ -197,8 +197,8 @@ class Desk:
         try:
             backup_results.save(self.state_dir, job.name, result)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            click.echo(f"warning: {self.state_dir}: {reason}; the agent does not learn of this", err=True)
+            error.filename = error.filename or self.state_dir
+            click.echo(f"warning: {reason(error)}; the agent does not learn of this", err=True)
 
     def end(self) -> NoReturn:
         """0, or 1 when something was wrong."""
@@ -217,6 +217,16 @@ def key_of(job: Job, identity: str | None) -> str | None:
     return identity_of(os.path.abspath(identity) if identity is not None else job.encryption.identity)
 
 
+def moment_of(when: str | None) -> float | None:
+    """The Unix seconds that `--at` means; the command ends when it is no time."""
+    if when is None:
+        return None
+    try:
+        return moment(when)
+    except ValueError as error:
+        wrong(f"--at: {error}; write it like 2026-01-31T03:00 (UTC) or 2026-01-31T03:00+01:00")
+
+
 def of_problems(error: ConfigError) -> str:
     """All that is wrong with a configuration, a line each."""
     return "\n".join(map(str, error.errors))
@@ -224,12 +234,17 @@ def of_problems(error: ConfigError) -> str:
 
 def wrong(text: str) -> NoReturn:
     """End because of what was asked or configured."""
+    from agent.cli.config_cmd import EXIT_BAD_CONFIG
+
     click.echo(text, err=True)
     sys.exit(EXIT_BAD_CONFIG)
 
 
 def desk(config: str | None, jobs_dir: str | None, state_dir: str | None, host: str | None) -> Desk:
     """The jobs and where to work; the command ends with 2 when the configuration is wrong."""
+    # Here, because root's helper has a desk too, and no use for the options of everything else: 6 MB.
+    from agent.cli.config_cmd import load_or_exit
+
     settings = load_or_exit(config).settings
     directory = jobs_dir or JOBS_DIRECTORY
     try:
@@ -257,8 +272,10 @@ def with_desk(command: Command) -> Command:
         at = desk(config, jobs_dir, state_dir, host)
         try:
             command(at, **given)
-        except (BackupError, ValueError) as error:
-            click.echo(str(error), err=True)
+        except BrokenPipeError:
+            raise  # nobody reads what we print any more: click ends quietly
+        except (BackupError, ValueError, OSError) as error:
+            click.echo(reason(error), err=True)
             sys.exit(BUSY if isinstance(error, Busy) else FAILED)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -277,4 +294,6 @@ OPTIONS = (
 )
 of_host = click.option("--host", metavar="NAME", help="Whose backups; with another name than ours they are only read.")
 from_target = click.option("--target", metavar="NAME", help="Target to use, of those that the job has.")
+of_time = click.option("--at", "when", metavar="TIME",
+                       help="The newest that was finished by then, like 2026-01-31T03:00.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -13,7 +13,7 @@ from agent.cli.backup_desk import Busy, Desk, Place, as_json, redactor, with_des
 from agent.core.units import format_duration, rough_size
 from agent.doctor.coverage import open_ends, uncovered
 from backup.children import Guard, program
-from backup.errors import BackupError
+from backup.errors import BackupError, reason
 from backup.job import Job
 from backup.source import Inventory
 
@@ -61,12 +61,12 @@ def _job(at: Desk, job: Job) -> Iterator[Finding]:
     except Busy:
         yield Finding(job.name, "ok", "runs now; its source was not asked")
     except (BackupError, ValueError, OSError) as error:
-        yield Finding(job.name, "fail", f"source: {redact(str(error))}")
+        yield Finding(job.name, "fail", f"source: {redact(reason(error))}")
     for name, entry in job.targets.items():
         try:
             entry.build(job=job.name, host=at.host).check()
         except (BackupError, ValueError, OSError) as error:
-            yield Finding(job.name, "fail", f"target {name}: {redact(str(error))}")
+            yield Finding(job.name, "fail", f"target {name}: {redact(reason(error))}")
             continue
         for place in at.places(job, name):
             yield from _place(job, place)

@@ -16,16 +16,16 @@ from functools import partial
 from typing import Any
 
 from agent.cli.backup_desk import Busy, Desk, Found, key_of, redactor
-from agent.cli.backup_progress import Bar, Counted
 from agent.core.clock import SystemClock
 from backup import catalogue
 from backup.apart import Apart, behind, child
 from backup.assertions import Assertion
 from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
-from backup.errors import BackupError, Refused, TargetFailed, of_os
+from backup.errors import BackupError, Refused, TargetFailed, reason
 from backup.job import Drill, Job
 from backup.source import Work
+from backup.target import Target
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
 from backup.workspace import workspace
 
@@ -42,10 +42,12 @@ def deadline_of(job: Job) -> float:
     return (job.drill or Drill()).deadline
 
 
-def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identity: str | None = None) -> Evidence:
+def carry_out(at: Desk, found: Found, work: Work, seen: Callable[[Target], Any] | None = None,
+              identity: str | None = None) -> Evidence:  # fmt: skip
     """Drill one backup of a job that is held, keep the report, and mark the backup as drilled.
 
-    Raise BackupError, OSError when that cannot be done; what is wrong with the backup is in the evidence alone.
+    `seen`: makes what is read instead of the target, for whoever shows how far it is. Raise BackupError, OSError when
+    there can be no drill; what is wrong with the backup is in the evidence alone.
     """
     job, place = found.job, found.place
     manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
@@ -56,7 +58,7 @@ def carry_out(at: Desk, found: Found, work: Work, bar: Bar | None = None, identi
     if key is None and any(archive.recipients for archive in manifest.archives):
         raise Refused(f"{manifest.id}: is encrypted; name a file with a private key: encryption.identity, or "
                       "drill with --identity, also on another host")  # fmt: skip
-    target: Any = place.target if bar is None else Counted(place.target, bar.add)
+    target: Any = place.target if seen is None else seen(place.target)
     source = at.source(job)
     with contextlib.ExitStack() as stack:
         apart = stack.enter_context(_apart(at, job)) if source.drills_apart else None
@@ -93,7 +95,7 @@ def _is_known(user: str) -> bool:
     return True
 
 
-def reason(evidence: Evidence) -> str | None:
+def shortfall(evidence: Evidence) -> str | None:
     """Why a drill was not passed, in a sentence; None when it was."""
     wrong = [f"{name}: {one.assertion}: {one.found or 'no'}" for name, outcomes in evidence.archives.items()
              for one in outcomes if not one.is_met]  # fmt: skip
@@ -131,14 +133,12 @@ def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], 
             lines.put({"event": "phase", "job": job.name, "phase": "drill"})
             evidence = carry_out(at, newest(at, job), work)
         result = {**evidence.report(), "event": "result", "job": job.name,
-                  "status": "ok" if evidence.is_passed else "fail", "error": reason(evidence),
+                  "status": "ok" if evidence.is_passed else "fail", "error": shortfall(evidence),
                   "is_slot_done": evidence.is_passed}  # fmt: skip
     except Busy as busy:
         result = refusal(job.name, "busy", str(busy))
-    except (BackupError, ValueError) as error:
-        result = refusal(job.name, NOT_DONE, str(error))
-    except OSError as error:
-        result = refusal(job.name, NOT_DONE, of_os(error))
+    except (BackupError, ValueError, OSError) as error:
+        result = refusal(job.name, NOT_DONE, reason(error))
     finally:
         guard.close()
     lines.put(result)
@@ -171,4 +171,4 @@ def _keep(at: Desk, job: Job, evidence: Evidence) -> None:
             os.unlink(old)
     except OSError as error:
         error.filename = error.filename or file
-        raise TargetFailed(f"the report is not kept: {of_os(error)}") from error
+        raise TargetFailed(f"the report is not kept: {reason(error)}") from error

@@ -23,7 +23,7 @@ from agent.config.schema import construct
 from backup import apart, served
 from backup.apart import Found, Task
 from backup.children import Guard
-from backup.errors import BackupError, Refused, Stopped, of_os
+from backup.errors import BackupError, Refused, Stopped, reason
 from backup.redact import Redactor
 from backup.source import Source, Work
 from backup.sources.scratch import private_file, remove_file
@@ -51,8 +51,8 @@ def backup_drill_helper(number: int | None, scratch: str | None, become: str | N
         source = _source(task)  # imported while we may still read our own program, wherever it lies
         _give_up_rights(become)
     except (BackupError, ValueError, OSError) as error:
-        click.echo(f"refused: {error}", err=True)
-        _answer(connection, Found(error=str(error), kind="refused"))
+        click.echo(f"refused: {reason(error)}", err=True)
+        _answer(connection, Found(error=reason(error), kind="refused"))
         sys.exit(EXIT_REFUSED)
     served.end_with(connection)
     found = _drill(task, source, archive, key, scratch)
@@ -116,8 +116,7 @@ def _drill(task: Task, source: Source, archive: BinaryIO, key: BinaryIO | None, 
         )  # fmt: skip
         return Found(list(outcomes), round(time.monotonic() - began, 3), warnings)
     except (Refused, Stopped, OSError) as error:
-        text = of_os(error) if isinstance(error, OSError) else str(error)
-        return Found(warnings=warnings, error=text, kind="refused")
+        return Found(warnings=warnings, error=reason(error), kind="refused")
     except (BackupError, ValueError) as error:
         return Found(warnings=warnings, error=str(error))
     finally:

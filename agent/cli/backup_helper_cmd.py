@@ -112,6 +112,9 @@ def _carry_out(at: Desk, request: Request, output: int) -> int:
         from agent.cli.backup_drill import work_drill
 
         return work_drill(at, job, output=output)
-    from agent.backup_heartbeat import work
+    if job.heartbeat is not None:
+        from agent.backup_heartbeat import work
+    else:
+        from backup.worker import work
 
     return work(job, host=at.host, state_dir=at.state_dir, output=output)

@@ -6,41 +6,44 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from agent.cli.backup_desk import Desk, Found, as_json, from_target, key_of, of_host, with_desk, wrong
-from agent.cli.backup_drill import carry_out, deadline_of, reason
+from agent.cli.backup_desk import (
+    Desk,
+    Found,
+    as_json,
+    from_target,
+    key_of,
+    moment_of,
+    of_host,
+    of_time,
+    redactor,
+    with_desk,
+    wrong,
+)
+from agent.cli.backup_drill import carry_out, deadline_of, shortfall
 from agent.cli.backup_progress import Bar, Counted, bar
 from agent.core.units import format_duration, rough_size
 from backup import catalogue
 from backup import restore as restoring
 from backup import verify as verifying
-from backup.assertions import moment
 from backup.children import Guard
 from backup.errors import BackupError
+from backup.manifest import Manifest
 from backup.source import Restored
 from backup.worker import FAILED
 
 _identity = click.option("--identity", metavar="FILE", help="Private key of age, for what is encrypted.")
 _which = click.argument("which", nargs=-1, metavar="[JOB] [ID|latest]")
-_at = click.option("--at", "when", metavar="TIME", help="The newest that was finished by then, like 2026-01-31T03:00.")
-
-
-def _moment(when: str | None) -> float | None:
-    if when is None:
-        return None
-    try:
-        return moment(when)
-    except ValueError as error:
-        wrong(f"--at: {error}; write it like 2026-01-31T03:00 (UTC) or 2026-01-31T03:00+01:00")
 
 
 @click.command()
 @_which
-@_at
+@of_time
 @click.option("--all", "is_all", is_flag=True, help="Every backup of the job.")
 @click.option("--level", type=click.IntRange(1, 3), default=2, show_default=True,
               help="1: read again; 2: decoded too; 3: counts as downloaded where the target is far.")  # fmt: skip
@@ -52,7 +55,7 @@ def _moment(when: str | None) -> float | None:
 def verify(at: Desk, which: tuple[str, ...], when: str | None, is_all: bool, level: int, target: str | None,
            identity: str | None, as_json: bool) -> None:  # fmt: skip
     """Read a backup again on every target that has it, the newest by default. Exit status 1 when anything is wrong."""
-    found = at.find(which, _moment(when), target)
+    found = at.find(which, moment_of(when), target)
     job = found[0].job
     if is_all:
         found = [Found(job, place, one) for place in at.places(job, target) for one in place.known.manifests]
@@ -74,7 +77,10 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
     target: Any = Counted(place.target, shown.add)
     with at.work(job, Guard(job.limits.deadline, job.name)) as work:
         # Hours may have gone by since it was listed: somebody pinned or drilled it, retention deleted it.
-        manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+        try:
+            manifest = catalogue.again(place.target, found.manifest, job.manifest_key)
+        except BackupError as error:
+            return _told(at, found, found.manifest, [str(error)])
         if manifest is None:
             click.echo(f"{place.name}: {found.manifest.id} is gone; it was deleted meanwhile", err=True)
             return None
@@ -87,16 +93,22 @@ def _verify(at: Desk, found: Found, level: int, identity: str | None, shown: Bar
                 catalogue.write(place.target, done.manifest, job.manifest_key)
             except BackupError as error:
                 at.problem(f"{place.name}: what was found cannot be noted there: {error}")
-    for sentence in done.problems:
-        at.problem(f"{place.name}: {done.manifest.id}: {work.redact(sentence)}")
     at.remember(job, lambda known: known.changed(place.name, done.manifest.summary()))
-    return {"job": job.name, "target": place.name, "id": done.manifest.id, "level": done.manifest.level,
-            "problems": [work.redact(each) for each in done.problems]}  # fmt: skip
+    return _told(at, found, done.manifest, done.problems)
+
+
+def _told(at: Desk, found: Found, manifest: Manifest, problems: Sequence[str]) -> dict[str, Any]:
+    """What came of one verification, its problems said."""
+    problems = [redactor(found.job)(each) for each in problems]
+    for sentence in problems:
+        at.problem(f"{found.place.name}: {manifest.id}: {sentence}")
+    return {"job": found.job.name, "target": found.place.name, "id": manifest.id, "level": manifest.level,
+            "problems": problems}  # fmt: skip
 
 
 @click.command()
 @_which
-@_at
+@of_time
 @click.option("--to", metavar="DIR|DB", help="Directory, file or new database to restore to.")
 @click.option("--archive", "archives", multiple=True, metavar="NAME", help="Only this archive; may be given again.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be restored to where.")
@@ -118,7 +130,7 @@ def restore(at: Desk, which: tuple[str, ...], when: str | None, to: str | None, 
     """
     if to is None:
         wrong("--to: is missing; name a directory, a file or a new database to restore to")
-    found = at.find(which, _moment(when), target)[0]
+    found = at.find(which, moment_of(when), target)[0]
     source = at.source(found.job)
     is_directory = _is_path(to, source)
     wanted = restoring.parts(found.manifest, os.path.abspath(to) if is_directory else to, archives,
@@ -168,7 +180,7 @@ def _restore(at: Desk, found: Found, source: Any, wanted: list[restoring.Part], 
 
 @click.command()
 @_which
-@_at
+@of_time
 @from_target
 @_identity
 @of_host
@@ -177,16 +189,17 @@ def _restore(at: Desk, found: Found, source: Any, wanted: list[restoring.Part], 
 def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None, identity: str | None,
           as_json: bool) -> None:  # fmt: skip
     """Restore a backup, the newest by default, into something thrown away, and see that all is as the job asserts."""
-    every = at.find(which, _moment(when), target)
+    every = at.find(which, moment_of(when), target)
     job = every[0].job
     preferred = target or (job.drill.target if job.drill is not None else None)
     found = next((one for one in every if one.place.name == preferred), every[0])
     with bar(f"{job.name}: drill {found.manifest.id}") as shown:
         shown.expect((2 if found.place.target.is_near else 1) * found.manifest.stored_bytes)
         with at.work(job, Guard(deadline_of(job), f"{job.name}: drill")) as work:
-            evidence = carry_out(at, found, work, shown, identity)
+            evidence = carry_out(at, found, work, lambda target: Counted(target, shown.add), identity)
     report = evidence.report()
-    at.remember(job, lambda known: known.was_drilled(report, "ok" if evidence.is_passed else "fail", reason(evidence)))
+    status, error = "ok" if evidence.is_passed else "fail", shortfall(evidence)
+    at.remember(job, lambda known: known.was_drilled(report, status, error))
     if as_json:
         click.echo(json.dumps(report, indent=1, default=str))
     else:
@@ -198,5 +211,5 @@ def drill(at: Desk, which: tuple[str, ...], when: str | None, target: str | None
         click.echo(f"{found.manifest.id} {'was restored' if evidence.is_passed else 'failed'} in {took}")
     if not evidence.is_passed:
         if evidence.error:
-            click.echo(reason(evidence), err=True)
+            click.echo(error, err=True)
         sys.exit(FAILED)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from agent.config import ConfigError, load
-from agent.config.loading import DEFAULT_FILE
+from agent.config.files import DEFAULT_FILE
 from agent.config.write import quote
 from agent.core.labels import labels_of
 from alerting.attempts import Claimed, attempt

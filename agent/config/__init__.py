@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.config.loading import DEFAULT_FILE, Loaded, build_collectors, build_sinks, load, load_hostname
+    from agent.config.files import DEFAULT_FILE
+    from agent.config.hostname import load_hostname
+    from agent.config.loading import Loaded, build_collectors, build_sinks, load
     from agent.config.plugins import Entry
     from agent.config.settings import Settings
     from agent.config.tables import CommonOptions
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 
 # Imported when asked for: who reads one job of backup.d does not pay for the options of everything else.
 _WHERE = {
-    "DEFAULT_FILE": "agent.config.loading", "Loaded": "agent.config.loading", "load": "agent.config.loading",
+    "DEFAULT_FILE": "agent.config.files", "Loaded": "agent.config.loading", "load": "agent.config.loading",
     "build_collectors": "agent.config.loading", "build_sinks": "agent.config.loading",
-    "load_hostname": "agent.config.loading",
+    "load_hostname": "agent.config.hostname",
     "Entry": "agent.config.plugins", "Settings": "agent.config.settings", "CommonOptions": "agent.config.tables",
     "ConfigError": "agent.core.problems", "Place": "agent.core.problems", "Problem": "agent.core.problems",
 }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.config.declared import options_of
+from agent.config.files import DEFAULT_FILE, files_of
 from agent.config.plugins import Entry, read_table
 from agent.config.registry import Registry
 from agent.config.schema import Bad, Reader
@@ -19,10 +19,6 @@ from agent.core import yaml_nodes as nodes
 from agent.core.collector import Collector
 from agent.core.problems import ConfigError, Place, Problem
 from agent.core.yaml_nodes import Text
-from agent.places import CONFIG_FILE
-
-DEFAULT_FILE = CONFIG_FILE
-DIRECTORY = "conf.d"  # beside the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ def load(
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
-    files = _files(path, errors, warnings)
+    files = files_of(path, errors, warnings)
     trees = [tree for file in files if (tree := nodes.read_file(file, errors)) is not None]
     root = functools.reduce(nodes.merge, [*trees, _given(overrides or {})], nodes.Mapping(Place(path or DEFAULT_FILE)))
     reader = Reader(environ, functools.partial(read_table, registries))
@@ -60,23 +56,6 @@ def load(
         raise ConfigError(_in_order(errors, files))
     warnings += reader.warnings + _readable_secrets(reader.plain_secrets)
     return Loaded(settings, _in_order(warnings, files), files)
-
-
-def load_hostname(path: str | None = None, *, environ: Mapping[str, str] = os.environ) -> tuple[str, list[str]]:
-    """The option `hostname` alone, and the files it may stand in: for who must not depend on the rest being right.
-
-    Raise ConfigError.
-    """
-    errors: list[Problem] = []
-    files = _files(path, errors, [])
-    trees = [tree for file in files if (tree := nodes.read_file(file, errors)) is not None]
-    root = functools.reduce(nodes.merge, trees, nodes.Mapping(Place(path or DEFAULT_FILE)))
-    reader = Reader(environ, functools.partial(read_table, {}))
-    declared, node = options_of(Settings)["hostname"], root.items.get("hostname")
-    found = declared.default() if node is None else reader.value(str, node, declared.name, declared.limits)
-    if errors or isinstance(found, Bad):
-        raise ConfigError(errors + reader.errors)
-    return found, files
 
 
 def build_collectors(settings: Settings) -> list[tuple[Collector, CommonOptions]]:
@@ -107,30 +86,6 @@ def _untaken(settings: Settings) -> list[Problem]:
             except ConfigError as error:
                 errors += error.errors
     return errors
-
-
-def _files(path: str | None, errors: list[Problem], warnings: list[Problem]) -> list[str]:
-    """The file and those of conf.d, in the order in which the later wins."""
-    main = path or DEFAULT_FILE
-    directory = os.path.join(os.path.dirname(main), DIRECTORY)
-    # A file that is there but cannot be read is an error, so only its absence is asked for.
-    files = [main] if path is not None or os.path.lexists(main) else []
-    try:
-        names = sorted(os.listdir(directory))
-    except FileNotFoundError:
-        return files
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        errors.append(Problem(Place(directory), "", f"cannot be read: {reason}; let the agent's user list it"))
-        return files
-    for name in names:
-        if name.startswith("."):
-            continue
-        if name.endswith(".yaml"):
-            files.append(os.path.join(directory, name))
-        elif name.endswith(".yml"):
-            warnings.append(Problem(Place(os.path.join(directory, name)), "", "is not read; give it a name in .yaml"))
-    return files
 
 
 def _given(overrides: Mapping[str, str]) -> nodes.Mapping:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.config.address import check_address
+from agent.config.hostname import check_not_empty, hostname_option
 from agent.config.plugins import Entry
 from agent.core.host import Host
 from agent.core.options import option
@@ -16,18 +16,9 @@ from sinks.history.options import HistoryOptions
 from sinks.journal.limits import Limits
 
 
-def _host_name() -> str:
-    return os.uname().nodename
-
-
 def _check_root(path: str) -> None:
     if not path.startswith("/"):
         raise ValueError("is not an absolute path; begin it with /")
-
-
-def _check_not_empty(text: str) -> None:
-    if not text:
-        raise ValueError("is empty; write a name, or remove the line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +65,11 @@ class Settings:
     )
     state_dir: str = option(
         "/var/lib/vigilhost", "Directory for what must survive a restart; only one agent may use it.",
-        check=_check_not_empty,
+        check=check_not_empty,
     )  # fmt: skip
-    hostname: str = option(
-        _host_name, "Name of this host on everything it sends.", default_text="the name of the host",
-        example="web1.example.org", check=_check_not_empty,
-    )  # fmt: skip
+    hostname: str = hostname_option()
     tags: dict[str, str] = option(dict, "Tags added to everything that is sent.", example="{env: prod}",
-                                  check=_check_not_empty)  # fmt: skip
+                                  check=check_not_empty)  # fmt: skip
     log: Log = option(Log, "Log of the agent itself.")
     paths: Paths = option(Paths, "Where to find the host's files.")
     collectors: dict[str, Entry] = option(dict, "What is measured.", plugins="collectors")

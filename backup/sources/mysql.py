@@ -15,6 +15,7 @@ from agent.core.secrets import Secret
 from backup.assertions import Assertion, Outcome, Query, judge, judge_all
 from backup.children import Step, user_ids
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
+from backup.extract import copy
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import mysql_client
 from backup.sources.mysql_client import Client, Login, first_line, identifier, installed, literal, without_sandbox
@@ -23,6 +24,7 @@ from backup.sources.scratch import (
     is_throwaway,
     private_directory,
     rejoined,
+    remove_file,
     server,
     throwaway_name,
 )
@@ -105,7 +107,8 @@ class MySQL:
     def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
         """Restore into the new database `to`; accounts go to the server whatever `to` is.
 
-        `allow`: `force` replaces a database of that name, which is dropped first: it cannot be renamed.
+        `allow`: `force` replaces a database of that name. It cannot be moved aside, so the dump is loaded into a
+        throw-away one first, for proof, and the one that is there dropped only then.
         """
         with self._connect(work) as client:
             if name == ACCOUNTS:
@@ -116,10 +119,22 @@ class MySQL:
             if to in _OWN or (is_there and "force" not in allow):
                 raise Refused(f"{to}: there is such a database; restore to another, or replace it with --force")
             if is_there:
-                _drop(client, to, work)
-            with _restored(client, to, plain, work, keep=True):
-                pass
+                self._replace(client, to, plain, work)
+            else:
+                _load(client, to, plain, work)
         return Restored(1)
+
+    def _replace(self, client: Client, to: str, plain: int, work: Work) -> None:
+        dump = os.path.join(work.scratch, "dump.sql")
+        try:
+            copy(plain, dump, work.guard)
+            with open(dump, "rb", buffering=0) as file:
+                with _restored(client, throwaway_name(self.host, self.job), file.fileno(), work):
+                    file.seek(0)
+                _drop(client, to, work)
+                _load(client, to, file.fileno(), work)
+        finally:
+            remove_file(dump)
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
@@ -242,6 +257,12 @@ def _restored(client: Client, name: str, plain: int, work: Work, *, keep: bool =
     finally:
         if not (is_whole and keep):
             _drop(client, name, work)
+
+
+def _load(client: Client, name: str, plain: int, work: Work) -> None:
+    """The dump in a new database that stays, unless something went wrong. Raise BackupError."""
+    with _restored(client, name, plain, work, keep=True):
+        pass
 
 
 def _drop(client: Client, name: str, work: Work) -> None:

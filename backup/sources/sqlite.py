@@ -7,10 +7,11 @@ last.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote
@@ -103,7 +104,10 @@ class SQLite:
             _remove(file)
 
     def restore(self, name: str, plain: int, to: str, work: Work, allow: frozenset[str]) -> Restored:
-        """Write the database to the file `to`, or into the directory `to`. `allow`: `force` replaces one there."""
+        """Write the database to the file `to`, or into the directory `to`.
+
+        `allow`: `force` moves one that is there aside, to `to.before-...`.
+        """
         file = os.path.join(to, name) if os.path.isdir(to) else to
         if os.path.lexists(file) and "force" not in allow:
             raise Refused(f"{file}: is there already; restore elsewhere, or replace it with --force")
@@ -112,9 +116,7 @@ class SQLite:
         try:
             size = copy(plain, staging)
             check_integrity(staging)
-            for suffix in _SIDE_FILES:
-                # The log of the database that was here would be taken for this one's.
-                _remove_one(file + suffix)
+            _set_aside(file)
             os.rename(staging, file)
         finally:
             _remove(staging)
@@ -188,6 +190,14 @@ def _first(database: sqlite3.Connection, sql: str) -> str | None:
     except sqlite3.Error as error:
         raise ValueError(str(error)) from error
     return None if row is None or row[0] is None else str(row[0])
+
+
+def _set_aside(file: str) -> None:
+    """Move a database away with its log, which would be taken for that of the next one in its place."""
+    aside = f"{file}.before-{secrets.token_hex(3)}"
+    for suffix in ("", *_SIDE_FILES):
+        with suppress(FileNotFoundError):
+            os.rename(file + suffix, aside + suffix)
 
 
 def _remove(file: str) -> None:

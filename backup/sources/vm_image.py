@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.core.options import option
-from backup.assertions import Assertion, Outcome, judge
+from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import copy
@@ -227,13 +227,13 @@ class VMImage:
         """Restore the image and have qemu-img read every block of it; the machine is not started."""
         if _is_definition(name):
             _read_definition(plain)
-            return [Outcome("the definition is whole", is_met=True)]
+            return [Outcome("the definition is whole", is_met=True), *judge_all(assertions)]
         with private_directory(work, "drill") as directory:
             file = _receive(plain, directory, work)
             work.run("qemu-img", "convert", "-O", "raw", file, os.path.join(directory, "disk.raw"), kind=BackupError)
             said = json.loads(work.run("qemu-img", "info", "--output=json", file, kind=BackupError))
             outcomes = [Outcome("every block can be read", is_met=True, found=f"{said['virtual-size']} bytes")]
-            return outcomes + [found for one in assertions for found in judge(one, now=0.0, root=directory)]
+            return outcomes + judge_all(assertions, root=directory)
 
     def recipe(self, name: str) -> str:
         if _is_definition(name):

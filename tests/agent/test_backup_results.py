@@ -10,9 +10,10 @@ import pytest
 
 from agent import backup_results
 from agent.backup_results import Result
+from tests.backup.helper_process import AGENT
 
-AGENT = pwd.getpwnam("daemon")  # stands for the user vigilhost; a user that every Debian has
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away; run the tests as root")
+USER = pwd.getpwnam(AGENT)
+as_root = pytest.mark.root("only root can give a file away")
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def state(tmp_path: Path) -> Path:
 
 @as_root
 def test_what_root_writes_belongs_to_the_agent(state: Path) -> None:
-    os.chown(state, AGENT.pw_uid, AGENT.pw_gid)
+    os.chown(state, USER.pw_uid, USER.pw_gid)
     backup_results.save(str(state), "job", Result(1.0))
     made = [state / "backup-results", state / "backup-results" / "job.json"]
-    assert [(path.stat().st_uid, path.stat().st_gid) for path in made] == [(AGENT.pw_uid, AGENT.pw_gid)] * 2
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in made] == [(USER.pw_uid, USER.pw_gid)] * 2
     assert backup_results.load(str(state), "job") == Result(1.0)
 
 
@@ -36,7 +37,7 @@ def test_a_link_put_in_the_place_of_the_new_directory_gives_nothing_away(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent's user, in the moment between root's mkdir and its chown."""
-    os.chown(state, AGENT.pw_uid, AGENT.pw_gid)
+    os.chown(state, USER.pw_uid, USER.pw_gid)
     shadow = tmp_path / "shadow"
     shadow.mkdir()
     mkdir = os.mkdir

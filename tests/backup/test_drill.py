@@ -87,6 +87,20 @@ def test_a_refusal_is_told_whatever_the_decoder_makes_of_its_end(host: BackedUp)
         drill(made, host.target(), built_source(job), host.work(), [], now=time.time())
 
 
+def test_a_target_that_is_away_is_no_failed_drill_and_an_archive_that_is_gone_is_one(host: BackedUp) -> None:
+    (made,) = backed_up(host)
+    source, target = Scripted(["/a.db", "/b.db"]), host.target()
+    host.store.rename(host.directory / "unplugged")
+    host.store.mkdir()
+    with pytest.raises(Refused, match=r"^a\.db: .*no such file"):
+        drill(made, target, source, host.work(), [], now=time.time())
+    host.store.rmdir()
+    (host.directory / "unplugged").rename(host.store)
+    (host.store / made.archive("a.db").stored).unlink()
+    evidence = drill(made, target, source, host.work(), [], now=time.time())
+    assert [one.is_met for one in evidence.archives["a.db"]] == [False]
+
+
 def backed_up(host: BackedUp) -> list[Manifest]:
     assert host.run().code == 0
     return host.manifests()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import tarfile
 import threading
@@ -16,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backup.children import Guard
-from backup.errors import Damaged, Refused, Stopped
-from backup.extract import extract, fresh, leads_out
+from backup.errors import Damaged, Refused, Stopped, reason
+from backup.extract import copy, extract, fresh, leads_out
 from backup.source import Restored
 from tests.backup.hosts import tree
+from tests.backup.sources.round import as_pipe
 from tests.servers.programs import need
 
 
@@ -161,6 +163,18 @@ def test_a_bomb_of_data_is_stopped(inside: Path) -> None:
 def test_a_bomb_in_a_header_is_not_read_into_memory(inside: Path) -> None:
     with pytest.raises(Damaged, match="header is larger"):
         unpacked(inside, member("a", pax_headers={"SCHILY.xattr.user.x": "x" * (2 << 20)}))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the kernel refuses the write in the same way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with as_pipe(bytes(2 << 20)) as plain, pytest.raises(OSError, match="File too large") as raised:
+            copy(plain, str(tmp_path / "to"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert reason(raised.value) == f"{tmp_path}/to: file too large"
 
 
 def test_a_file_of_nothing_but_a_huge_hole_is_refused(inside: Path) -> None:

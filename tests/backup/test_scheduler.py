@@ -204,7 +204,8 @@ def test_histories_survive_and_a_damaged_file_is_set_aside(tmp_path: Path) -> No
     kept = {"a": History(1.0, 2.0, 3.0, 4, 5.0), "b": History(1.5)}
     histories.save(path, kept)
     assert histories.load(path) == (kept, None)
-    for content in (b"", b"{}", b'{"version": 1, "jobs": {"a": 7}}', b"\xff" * 100):
+    newer = b'{"version": 2, "jobs": {"a": {"known_since": 1.0}}}'
+    for content in (b"", b"{}", b'{"version": 1, "jobs": {"a": 7}}', b"\xff" * 100, newer):
         Path(path).write_bytes(content)
         found, said = histories.load(path)
         assert found == {}

@@ -117,7 +117,7 @@ def test_a_sqlite_database_in_use_comes_back(host: BackedUp, tmp_path: Path, com
     assert os.listdir(tmp_path / "to") == ["app.db"]
 
 
-def test_a_restore_over_a_database_needs_force_and_takes_its_log_away(host: BackedUp) -> None:
+def test_a_restore_over_a_database_needs_force_and_moves_it_aside_with_its_log(host: BackedUp) -> None:
     path = database(host.source / "app.db")
     job = host.job(source={"sqlite": {"paths": [str(path)]}})
     host.run()
@@ -130,6 +130,8 @@ def test_a_restore_over_a_database_needs_force_and_takes_its_log_away(host: Back
             restore(parts(made, str(path)), host.target(), built_source(job), host.work())
         restore(parts(made, str(path)), host.target(), built_source(job), host.work(), allow=frozenset({"force"}))
         assert not os.path.exists(f"{path}-wal")
+        (aside,) = (one for one in path.parent.glob("app.db.before-*") if not one.name.endswith(("-wal", "-shm")))
+        assert rows_of(aside) == []
     assert len(rows_of(path)) == 3
 
 

@@ -14,12 +14,13 @@ import pytest
 from backup.errors import Refused
 from backup.worker import lock
 from backup.workspace import workspace
+from tests.backup.helper_process import AGENT
 
-AGENT = pwd.getpwnam("daemon")  # stands for the user vigilhost; a user that every Debian has
+USER = pwd.getpwnam(AGENT)
 Place = Callable[[str], AbstractContextManager[Any]]
 PLACES: tuple[Place, ...] = (lambda state: lock(state, "ssh"), lambda state: workspace(state, "ssh", None))
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root works where others own; run the tests as root")
+pytestmark = pytest.mark.root("only root works where others own")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_root_empties_nothing_that_the_agent_leads_it_to(state: Path, tmp_path: 
         (tmp_path / name / "ssh").mkdir(parents=True)
         (tmp_path / name / "ssh" / "sshd_config").touch()
         (state / name).symlink_to(tmp_path / name)
-    os.chown(state, AGENT.pw_uid, AGENT.pw_gid)
+    os.chown(state, USER.pw_uid, USER.pw_gid)
     with pytest.raises(Refused, match=r"owned by user 1; .*start vigilhost-backup\.socket, or .* with --state-dir"):
         place(str(state)).__enter__()
     for name in ("scratch", "locks"):
@@ -44,10 +45,22 @@ def test_root_empties_nothing_that_the_agent_leads_it_to(state: Path, tmp_path: 
 
 @pytest.mark.parametrize("place", PLACES, ids=["lock", "workspace"])
 def test_a_directory_above_that_is_somebody_elses_is_no_better(state: Path, place: Place) -> None:
-    os.chown(state.parent, AGENT.pw_uid, AGENT.pw_gid)
+    os.chown(state.parent, USER.pw_uid, USER.pw_gid)
     with pytest.raises(Refused, match="owned by user 1"):
         place(str(state)).__enter__()
     assert list(state.iterdir()) == []
+
+
+def test_a_directory_in_a_shared_place_is_swept_by_its_own_jobs_alone(state: Path, tmp_path: Path) -> None:
+    """Another state directory has locks of its own: what lies there may be in use."""
+    (tmp_path / "other").mkdir(mode=0o700)
+    with workspace(str(state), "ssh", AGENT) as first:
+        with workspace(str(tmp_path / "other"), "ssh", AGENT) as second:
+            assert os.path.isdir(first)
+            os.mkdir(f"{second}.killed", mode=0o700)
+        with workspace(str(tmp_path / "other"), "ssh", AGENT):
+            assert os.path.isdir(first)
+            assert not os.path.exists(f"{second}.killed")
 
 
 def test_a_directory_that_is_missing_is_made(state: Path) -> None:

@@ -235,6 +235,17 @@ def test_a_restore_of_a_time_takes_the_newest_that_was_finished_by_then(operator
     assert "no job is called so; jobs: job" in operator.types("restore", "nope", "--to", "/x", code=1).stderr
 
 
+def test_what_the_system_refuses_is_one_sentence_with_its_path(operator: Operator, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("CREATE TABLE users (name)")
+    operator.host.job("app", source={"sqlite": {"paths": [str(tmp_path / "app.db")]}})
+    operator.types("run", "app")
+    said = operator.types("restore", "app", "--to", str(tmp_path / "missing" / "app.db"), code=1).stderr
+    assert said.startswith(f"{tmp_path}/missing/app.db")
+    assert said.endswith(": no such file or directory\n")
+    assert len(said.splitlines()) == 1
+
+
 def test_a_restore_over_something_needs_force_and_moves_it_aside(operator: Operator, tmp_path: Path) -> None:
     operator.types("run", "job")
     to = tmp_path / "to"
@@ -276,6 +287,19 @@ def test_prune_deletes_what_its_dry_run_named_with_the_reasons(operator: Operato
     operator.types("unpin", oldest)
     operator.types("prune")
     assert [one.id for one in operator.host.manifests()] == kept[1:]
+
+
+def test_a_backup_is_pinned_by_its_time_as_a_restore_finds_it(operator: Operator) -> None:
+    for _ in range(2):
+        operator.types("run", "job")
+    first, last = operator.host.manifests()
+    when = str(first.finished_at)
+    assert operator.types("pin", "job", "--at", when).stdout == f"store: {first.id} is pinned\n"
+    assert [one.pinned for one in operator.host.manifests()] == [True, False]
+    operator.types("unpin", "job", "latest", "--at", when)
+    assert [one.pinned for one in operator.host.manifests()] == [False, False]
+    assert "leave out the id" in operator.types("pin", last.id, "--at", when, code=2).stderr
+    assert "'yesterday' is no time" in operator.types("pin", "job", "--at", "yesterday", code=2).stderr
 
 
 def test_prune_that_would_delete_most_is_refused_until_it_is_allowed(operator: Operator) -> None:
@@ -395,7 +419,7 @@ def test_the_running_agent_is_asked_over_its_socket(operator: Operator) -> None:
     assert (asked, operator.host.stored()) == (["job"], [])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root works where others own; run the tests as root")
+@pytest.mark.root("only root works where others own")
 def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path: Path) -> None:
     operator.types("run", "job")
     state = operator.host.directory / "state"
@@ -410,6 +434,7 @@ def test_root_does_not_work_in_the_agents_directory(operator: Operator, tmp_path
         assert "start vigilhost-backup.socket, or name a directory of root's with --state-dir" in said
     assert (tmp_path / "etc" / "job" / "precious").exists()
     assert len(operator.json("list")["backups"]) == 1
+    assert operator.known().status == "ok"
 
 
 def test_what_systemd_must_let_jobs_write_to_is_printed_and_installed(operator: Operator) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from backup.worker import BUSY, lock
+from backup.workspace import shared_prefix
 from tests.backup.helper_process import AGENT, STRANGER, asked, helper_argv, say
 from tests.backup.hosts import REPOSITORY, BackedUp, command_job, running
 from tests.servers.postgresql import PostgreSQL
@@ -255,15 +256,15 @@ def test_a_jobs_user_gets_a_directory_that_goes_whatever_was_made_in_it(host: Ba
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE t AS SELECT 1 AS x")
         database.commit()
-    name = f"job{os.getpid()}"  # the directory is shared with tests of other jobs that run beside us
-    host.job(name, source={"sqlite": {"paths": [str(path)]}}, user=STRANGER)
-    made = Path(tempfile.mkdtemp(prefix=f"vigilhost.{name}.", dir="/var/tmp"))
+    host.job(source={"sqlite": {"paths": [str(path)]}}, user=STRANGER)
+    prefix = shared_prefix(str(host.directory / "state"), "job")
+    made = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
     (made / "of" / "a" / "killed").mkdir(parents=True, mode=0o700)
     for each in (made / "of" / "a" / "killed", made / "of" / "a", made / "of", made):
         os.chown(each, pwd.getpwnam(STRANGER).pw_uid, -1)
-    events = say_shut_in(host, f"run {name}\n".encode())
+    events = say_shut_in(host, b"run job\n")
     assert events[-2]["status"] == "ok", events[-2]
-    assert [left for left in os.listdir("/var/tmp") if left.startswith(f"vigilhost.{name}.")] == []
+    assert [name for name in os.listdir("/var/tmp") if name.startswith(prefix)] == []
 
 
 def test_a_program_of_the_jobs_user_is_ended_at_the_deadline(host: BackedUp) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.config_cmd import check, config
-from agent.config import load, loading
+from agent.config import files, load
 from agent.config.sample import sample
 
 JOB = """\
@@ -29,7 +29,7 @@ groups: [{name: g, rules: [
 def file(tmp_path, monkeypatch) -> Path:
     """The default file's path; the file is not there."""
     path = tmp_path / "vigilhost.yaml"
-    monkeypatch.setattr(loading, "DEFAULT_FILE", str(path))
+    monkeypatch.setattr(files, "DEFAULT_FILE", str(path))
     return path
 
 

@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from agent.config import ConfigError, Settings, load, loading
+from agent.config import ConfigError, Settings, files, load
 from agent.config.address import parse_address
 from tests.agent.config.fakes import REGISTRIES, complaints, load_text
 
 
 def test_with_no_file_at_all_everything_has_its_default(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loading, "DEFAULT_FILE", str(tmp_path / "etc" / "vigilhost.yaml"))
+    monkeypatch.setattr(files, "DEFAULT_FILE", str(tmp_path / "etc" / "vigilhost.yaml"))
     loaded = load(None, registries=REGISTRIES)
     assert (loaded.files, loaded.warnings) == ([], [])
     assert loaded.settings.listen == "127.0.0.1:9811"
@@ -25,7 +25,7 @@ def test_with_no_file_at_all_everything_has_its_default(tmp_path, monkeypatch) -
 
 
 def test_the_default_file_is_read_when_it_is_there(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loading, "DEFAULT_FILE", str(tmp_path / "vigilhost.yaml"))
+    monkeypatch.setattr(files, "DEFAULT_FILE", str(tmp_path / "vigilhost.yaml"))
     (tmp_path / "vigilhost.yaml").write_text("hostname: web1")
     assert load(None, registries=REGISTRIES).settings.hostname == "web1"
 

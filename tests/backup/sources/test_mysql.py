@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +124,20 @@ def test_a_restore_that_fails_half_way_leaves_no_database(host: BackedUp, mariad
     ):  # fmt: skip
         source.restore(shop, plain, "again", Round(host, host.job()).work(), frozenset())
     assert "again" not in names(mariadb)
+
+
+def test_a_dump_that_is_no_good_leaves_the_database_that_it_was_to_replace(
+    host: BackedUp, mariadb: MariaDB, shop: str
+) -> None:
+    source, before = a_round(host, mariadb).source, digest(mariadb)
+    work = Round(host, host.job()).work()
+    with as_pipe(b"CREATE TABLE t (id int);\nSELECT nothing;\n") as plain, pytest.raises(
+        BackupError, match="Unknown column 'nothing'"
+    ):  # fmt: skip
+        source.restore(shop, plain, shop, work, frozenset({"force"}))
+    assert digest(mariadb) == before
+    assert [name for name in names(mariadb) if "drill" in name] == []
+    assert os.listdir(work.scratch) == []
 
 
 def test_famous_failure_a_missing_database_is_no_small_archive(host: BackedUp, mariadb: MariaDB, shop: str) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from backup.assertions import Assertion
 from backup.errors import Damaged, Refused
+from backup.sources.vm_image import VMImage
 from tests.backup.hosts import BackedUp, ended
-from tests.backup.sources.round import Round, outcomes, unmet
+from tests.backup.sources.round import Round, as_pipe, outcomes, unmet
 from tests.servers.libvirt import Libvirt
 from tests.servers.process import run, wait_until
 from tests.servers.programs import need
@@ -117,6 +119,15 @@ def test_an_image_that_leads_to_another_file_is_refused(host: BackedUp, tmp_path
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", tmp_path / "evil.qcow2")
     found = a_round(host, images=[str(image)]).check("disk.qcow2", (tmp_path / "evil.qcow2").read_bytes())
     assert "leads to another file" in str(found)
+
+
+def test_what_is_asserted_of_a_definition_is_looked_at(host: BackedUp) -> None:
+    found = VMImage(domains=["box"])
+    with as_pipe(b"<domain type='kvm'><name>box</name></domain>") as plain:
+        outcomes = found.drill("box-definition", plain, host.work(), [Assertion(sql="SELECT 1 = 1")], {})
+    assert [(one.assertion, one.is_met) for one in outcomes] == [
+        ("the definition is whole", True), ("SELECT 1 = 1 = true", False)
+    ]  # fmt: skip
 
 
 def test_a_restore_over_an_image_is_refused_unless_forced(host: BackedUp, image: Path) -> None:
