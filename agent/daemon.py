@@ -27,20 +27,20 @@ from agent.alert_faces import AlertsView
 from agent.alert_keeper import AlertKeeper
 from agent.backup_keeper import BackupKeeper
 from agent.commands import CHANGING, Commands
-from agent.config import ConfigError, Entry, Loaded, Settings
+from agent.config import Entry, Loaded, Settings
 from agent.control import ControlError, ControlSocket
 from agent.core.clock import NS, Clock, SystemClock
 from agent.core.isolation import call_soon
 from agent.core.model import Tick
 from agent.core.stat_helper import StatHelper
-from agent.ending import end_all
 from agent.health import health_of
 from agent.http.face import HttpFace
 from agent.hub import Hub
 from agent.journal_keeper import JournalKeeper, limits_for, open_journal
 from agent.log import configure as configure_log
-from agent.places import backup_socket, beside
-from agent.rule_inputs import RuleInputs
+from agent.opening import open_alerting, open_backups, open_history
+from agent.parts import Running, end_all
+from agent.places import beside
 from agent.rule_sets import rules_directory
 from agent.scheduler import Scheduler
 from agent.sink_set import SinkSet
@@ -91,7 +91,7 @@ class Daemon:
         self._is_up = False
         self._has_been_ready = False
         self.reload_error = ""
-        self.fallen: dict[str, str] = {}  # parts that ended by themselves, and why
+        self._parts = Running()
         self._taken_over_ns = self._clock.wall_ns()  # when the configuration in force was
 
     # -- what the faces ask ------------------------------------------------------------------------------------------
@@ -124,6 +124,11 @@ class Daemon:
     def configured_at(self) -> float:
         """When the configuration in force was taken over, Unix seconds."""
         return self._taken_over_ns / NS
+
+    @property
+    def fallen(self) -> Mapping[str, str]:
+        """Parts that ended by themselves, and why."""
+        return self._parts.fallen
 
     def left_behind(self) -> list[str]:
         """Sinks that the configuration no longer has and whose backlog is kept."""
@@ -163,13 +168,13 @@ class Daemon:
         )  # fmt: skip
         try:
             keeper, backups = self._open()
-            judging = self._begin("alerting", self._judge())
-            copying = self._begin("backups", backups.run())
-            remembering = self._begin("history", self._history.run(keeper.journal)) if self._history else None
-            commanding = self._begin("control", control.keep_trying())
+            judging = self._parts.begin("alerting", self._judge())
+            copying = self._parts.begin("backups", backups.run())
+            remembering = self._parts.begin("history", self._history.run(keeper.journal)) if self._history else None
+            commanding = self._parts.begin("control", control.keep_trying())
             await control.has_tried.wait()
-            scheduling = self._begin("scheduler", self._scheduler.run())
-            watching = self._begin("watchdog", self._watch(scheduling))
+            scheduling = self._parts.begin("scheduler", self._scheduler.run())
+            watching = self._parts.begin("watchdog", self._watch(scheduling))
             interpreter.settle()
             self._announce()
             await self._stopping.wait()
@@ -205,20 +210,6 @@ class Daemon:
             endings["sinks"] = self._sinks.stop(FLUSH_AT_STOP_S)
         return endings
 
-    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a part beside the others. Should a mistake of ours end it, people must see that it is gone."""
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._has_ended)
-        return task
-
-    def _has_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        name = task.get_name()
-        self.fallen[name] = f"{type(error).__name__}: {error}"
-        log.error("agent.part_ended", part=name, reason=self.fallen[name], exc_info=error,
-                  consequence="it does nothing until the agent is restarted")  # fmt: skip
-
     def _open(self) -> tuple[JournalKeeper, BackupKeeper]:
         """Listen, then open every part, each on those before it. Raise ListenError."""
         settings = self._settings
@@ -227,35 +218,16 @@ class Daemon:
         self._keeper, self._sinks = keeper, SinkSet(keeper.journal, self._clock)
         self._hub.subscribe(keeper.append)
         if settings.history.enabled:
-            self._history = self._open_history()
-            self._http.remember(self._history.history)
+            history = self._history = open_history(settings, self._clock)
+            self._hub.subscribe(history.append, history.history.end)
+            self._http.remember(history.history)
             if settings.alerting.enabled:
-                self._alerts = self._open_alerting(self._history)
-        self._backups = self._open_backups()
+                self._alerts = open_alerting(settings, self._files, self._clock, history, self._scheduler)
+        self._backups, wrong = open_backups(settings, self._files, self._clock, self._stat_helper, self._note_backup)
+        # No job, so no reading of one: without this, nothing would differ from a host that needs no backup.
+        self.reload_error = wrong
         self._apply(settings)
         return keeper, self._backups
-
-    def _open_history(self) -> HistoryKeeper:
-        from agent.history_keeper import HistoryKeeper  # hosts without history do not pay for it
-
-        settings = self._settings
-        history = HistoryKeeper(settings.history, settings.state_dir, self._clock, settings.hostname)
-        self._hub.subscribe(history.append, history.history.end)
-        return history
-
-    def _open_alerting(self, history: HistoryKeeper) -> AlertKeeper:
-        settings = self._settings
-        rules = rules_directory(settings.alerting.rules, self._files)
-        inputs = RuleInputs(self._scheduler, self._clock)
-        return AlertKeeper(
-            settings.alerting,
-            rules,
-            settings.state_dir,
-            self._clock,
-            history.history,
-            inputs,
-            settings.history.instance or settings.hostname,
-        )
 
     async def _judge(self) -> None:
         """Rules see what was before the start: they wait until history has it."""
@@ -271,34 +243,6 @@ class Daemon:
         if not self._settings.alerting.heartbeat.with_sinks:
             failing = [one for one in failing if not one.startswith("sink ")]
         return failing if found["status"] != "stalled" else ["the agent stands still"]
-
-    def _open_backups(self) -> BackupKeeper:
-        """The jobs of backup.d; where one is wrong none runs, loudly: a backup must not run half understood."""
-        directory, config = beside(self._files, "backup.d"), self._files[0] if self._files else None
-        argv = backup_keeper.worker_argv(
-            host=self._settings.hostname, config=config, jobs_dir=directory, state_dir=self._settings.state_dir
-        )
-        socket = backup_socket(self._settings.backup.socket, directory)
-        jobs: Mapping[str, Any] = {}
-        try:
-            jobs, warnings = backup_keeper.load(directory, opens_secrets=socket is None)
-        except ConfigError as error:
-            for problem in error.errors:
-                log.error("backup.job_refused", problem=str(problem))
-            # No job, so no reading of one: without this, nothing would differ from a host that needs no backup.
-            self.reload_error = "; ".join(f"{problem}" for problem in error.errors)
-        else:
-            for warning in warnings:
-                log.warning("config.warning", message=str(warning))
-        return BackupKeeper(
-            jobs,
-            self._settings.state_dir,
-            self._clock,
-            argv,
-            socket=socket,
-            stat=self._stat_helper,
-            note=self._note_backup,
-        )
 
     def _note_backup(self, is_good: bool, text: str) -> None:
         """What a backup came to belongs into the digests; the thread that reads measurements may have learned it."""

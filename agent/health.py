@@ -27,7 +27,9 @@ class Parts(Protocol):
     """The pieces of the daemon that health is made of."""
 
     reload_error: str
-    fallen: dict[str, str]
+
+    @property
+    def fallen(self) -> Mapping[str, str]: ...
 
     @property
     def scheduler(self) -> Scheduler: ...

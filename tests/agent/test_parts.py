@@ -4,7 +4,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from agent.ending import end_all
+from agent.parts import Running, end_all
 
 
 async def test_what_one_part_waits_for_holds_up_no_other() -> None:
@@ -32,3 +32,19 @@ async def test_what_one_part_waits_for_holds_up_no_other() -> None:
 
 async def test_nothing_to_end_is_no_wait() -> None:
     await end_all({}, 60)
+
+
+async def test_a_part_that_ends_by_a_mistake_is_said_and_remembered() -> None:
+    running = Running()
+
+    async def broken() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    async def fine() -> None: ...
+
+    with capture_logs() as logs:
+        tasks = [running.begin("history", broken()), running.begin("control", fine())]
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # for what is called when they are done
+    assert running.fallen == {"history": "ZeroDivisionError: division by zero"}
+    assert [(entry["event"], entry["part"]) for entry in logs] == [("agent.part_ended", "history")]
