@@ -54,11 +54,12 @@ def read_rule_files(paths: Iterable[str], language: Language) -> RuleSet:
 
 def read_rule_file(path: str, language: Language, into: RuleSet) -> None:
     """Add the groups of one file, and its problems. One that is no YAML is said as a whole."""
-    problems: list[Problem] = []
-    tree = nodes.read_file(path, problems, with_aliases=True)
-    into.errors += problems
-    if tree is not None:
-        into.groups += _Reader(path, language, into).groups(tree)
+    text = nodes.read_text(path, into.errors)
+    if text is not None:
+        found = parse_rules(text, path, language)
+        into.groups += found.groups
+        into.errors += found.errors
+        into.warnings += found.warnings
 
 
 def parse_rules(text: str, file: str, language: Language) -> RuleSet:

@@ -67,6 +67,12 @@ Node = Text | Sequence | Mapping
 
 def read_file(path: str, problems: list[Problem], *, with_aliases: bool = False) -> Mapping | None:
     """The file's tree; None when it cannot be read or parsed, said in `problems`."""
+    text = read_text(path, problems)
+    return None if text is None else parse(text, path, problems, with_aliases=with_aliases)
+
+
+def read_text(path: str, problems: list[Problem]) -> str | None:
+    """What is written in the file; None when it cannot be read, said in `problems`."""
     whole = Place(path)
     try:
         with open(path, "rb") as file:
@@ -78,12 +84,11 @@ def read_file(path: str, problems: list[Problem], *, with_aliases: bool = False)
         problems.append(Problem(whole, "", f"is larger than {MOST_BYTES >> 20} MiB; split it into several files"))
         return None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = Place(path, data.count(b"\n", 0, error.start) + 1)
         problems.append(Problem(place, "", f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"))
         return None
-    return parse(text, path, problems, with_aliases=with_aliases)
 
 
 def parse(text: str, file: str, problems: list[Problem], *, with_aliases: bool = False) -> Mapping | None:
