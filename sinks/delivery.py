@@ -101,8 +101,8 @@ class Delivery:
 
     def close(self) -> None:
         """Give threads and connections back; the reader's place stays in the journal."""
-        self._live.carrier.worker.close()
-        self._drain.carrier.worker.close()
+        self._live.carrier.close()
+        self._drain.carrier.close()
         self._sink.close()
 
 

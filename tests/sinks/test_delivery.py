@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from agent.core.clock import NS, FakeClock, SystemClock
 from agent.core.errors import Rejected, Retryable, SinkError, TooLarge
 from agent.core.model import Group, Tick, gauge
 from agent.journal_keeper import JournalKeeper
+from sinks import carrier
 from sinks.dead_letters import DeadLetters
 from sinks.delivery import Delivery
 from sinks.journal import Journal
@@ -271,6 +273,64 @@ async def test_what_comes_while_the_journal_is_written_goes_out_the_next_time(tm
         setting.emit(1, 2)
         await setting.delivery.flush()
         assert setting.sink.asked[0] == ["n=1i", "n=2i"], "3 was there when they were read, and not yet written"
+
+
+async def test_the_event_loop_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where a sink is new, nor where a backlog is handed over and done, nor for a dead letter."""
+    callers: dict[str, set[str]] = {}
+
+    class Watched(OsFiles):
+        def __getattribute__(self, name: str) -> object:
+            callers.setdefault(name, set()).add(threading.current_thread().name)
+            return super().__getattribute__(name)
+
+    write_letters = DeadLetters.add
+
+    def add(dead: DeadLetters, *letter: Any) -> None:
+        callers.setdefault("dead letter", set()).add(threading.current_thread().name)
+        write_letters(dead, *letter)
+
+    monkeypatch.setattr(DeadLetters, "add", add)
+    is_down = True
+
+    def answer(lines: list[str]) -> SinkError | None:
+        if is_down:
+            return Retryable("down", kind="network")
+        return Rejected("HTTP 400", kind="http_400", bad_lines=[0], stored=True) if lines[0] == "n=0i" else None
+
+    files = Watched()
+    async with delivering(Taker(answer), tmp_path, files) as setting:
+        callers.clear()  # opening the journal is another matter
+        Delivery("late", Taker(), setting.log, {}, setting.dead, setting.clock).close()
+        for number in range(1000):
+            setting.emit(number)
+            await setting.clock.advance(0.1)
+        is_down = False
+        await setting.advance(80)
+        assert await eventually(lambda: setting.delivery.stats.lines == 999)
+        assert await eventually(lambda: setting.log.readers() == ["late", "test"]), "the backlog was one, and is done"
+        setting.emit(1000)
+        await setting.advance(12)
+    assert {"open", "write", "write_at", "sync", "unlink", "dead letter"} <= callers.keys()
+    assert threading.current_thread().name not in set().union(*callers.values())
+
+
+async def test_a_disk_that_takes_no_dead_letters_holds_up_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(DeadLetters, "add", lambda *_: goes_on.wait(30))
+    monkeypatch.setattr(carrier, "_LETTERS_S", 0.05)
+    bad = {"n=3i", "n=7i"}
+    sink = Taker(lambda lines: Rejected("HTTP 400", kind="http_400") if bad & set(lines) else None)
+    try:
+        async with delivering(sink, tmp_path) as setting:
+            setting.emit(*range(10))
+            await setting.advance(12)
+            assert await eventually(lambda: setting.delivery.stats.lines == 8)
+            assert setting.delivery.stats.dead_letters == 2
+    finally:
+        goes_on.set()
 
 
 async def test_a_disk_that_hangs_does_not_hold_up_what_goes_out(tmp_path: Path) -> None:
