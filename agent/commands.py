@@ -91,6 +91,7 @@ class Commands:
         for name in self._agent.left_behind():
             if reader in (None, name):
                 journal.remove(name)
+        await asyncio.to_thread(journal.flush)  # the files of what was removed go before this is answered
         return lost
 
     async def history(self, _: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ per series and time.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,6 +23,7 @@ from sinks.sink import Sink
 log = structlog.get_logger("sink")
 
 _MARGIN_S = 1.0  # a sink keeps its own deadline; the worker's is for one that does not
+_LETTERS_S = 5.0  # a disk that does not answer loses the letters, as one that refuses does: they are counted
 
 
 @dataclass(slots=True)
@@ -45,10 +47,14 @@ class DeliveryStats:
 
 
 class Carrier:
-    """One way into a sink: its own thread, its own retries; counts into `stats`."""
+    """One way into a sink: its own thread, its own retries; counts into `stats`.
+
+    Dead letters have a thread of their own, which most sinks never need: a disk that hangs is not the sink's trouble.
+    """
 
     def __init__(self, name: str, sink: Sink, dead: DeadLetters, stats: DeliveryStats, clock: Clock) -> None:
         self.worker = Worker(f"sink-{name}")
+        self._clerk = Worker(f"dead-letters-{name}")
         self._name = name
         self._sink = sink
         self._dead = dead
@@ -80,7 +86,7 @@ class Carrier:
 
     async def _halves(self, lines: list[str], error: SinkError) -> None:
         if len(lines) == 1:
-            self._quarantine(lines, error)
+            await self._quarantine(lines, error)
             return
         middle = len(lines) // 2
         await self.once(lines[:middle])
@@ -92,7 +98,7 @@ class Carrier:
         if not named or (error.dropped is not None and error.dropped > len(named)):
             await self._halves(lines, error)
             return
-        self._quarantine([lines[at] for at in sorted(named)], error)
+        await self._quarantine([lines[at] for at in sorted(named)], error)
         rest = [line for at, line in enumerate(lines) if at not in named]
         if error.stored:
             self._stats.lines += len(rest)
@@ -116,13 +122,20 @@ class Carrier:
     def _count(self, error: SinkError) -> None:
         self._stats.errors[error.kind] = self._stats.errors.get(error.kind, 0) + 1
 
-    def _quarantine(self, lines: list[str], error: SinkError) -> None:
+    async def _quarantine(self, lines: list[str], error: SinkError) -> None:
         if not self._stats.dead_letters:
             log.warning(
                 "sink.dead_letters", sink=self._name, reason=str(error), first=lines[0][:200], path=self._dead.path
             )
         self._stats.dead_letters += len(lines)
-        self._dead.add(lines, str(error), self._clock.wall_ns())
+        now_ns = self._clock.wall_ns()
+        with contextlib.suppress(TimeoutError):
+            await self._clerk.call(lambda: self._dead.add(lines, str(error), now_ns), _LETTERS_S)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self.worker.close()
+        self._clerk.close()
 
     def _note_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -69,16 +69,15 @@ class Delivery:
 
     async def _deliver_new(self) -> None:
         """Everything since the last flush; after an outage the rest is handed to the backlog's stream."""
-        while (newest_ns := await self._live.deliver()) is not None:
+        reader = self._live.must_reader
+        end = reader.position + reader.lag().records  # what comes meanwhile goes out the next time
+        while reader.position < end and (newest_ns := await self._live.deliver()) is not None:
             self.stats.dropped_values = self._live.encoder.dropped_values + self._drain.encoder.dropped_values
             self.stats.latency_s = max(0.0, (self._clock.wall_ns() - newest_ns) / NS)
-            left = self._live.must_reader.lag()
-            if not left.records:
-                return  # asking once more would cost two thread hops a flush
-            age_s = left.oldest_age_s
+            age_s = reader.lag().oldest_age_s
             if age_s > max(BACKLOG_AGE_S, 6 * self._sink.flush_interval) and self._drain.reader is None:
                 log.info("sink.backlog", sink=self.name, age_s=round(age_s))
-                self._drain.reader = self._live.must_reader.fork(self._backlog_name)
+                self._drain.reader = reader.fork(self._backlog_name)
 
     async def _drain_backlog(self) -> None:
         reader = self._drain.reader
@@ -101,8 +100,8 @@ class Delivery:
 
     def close(self) -> None:
         """Give threads and connections back; the reader's place stays in the journal."""
-        self._live.carrier.worker.close()
-        self._drain.carrier.worker.close()
+        self._live.carrier.close()
+        self._drain.carrier.close()
         self._sink.close()
 
 

@@ -33,6 +33,7 @@ class Cursor:
     until: int = ENDLESS
     time_ns: int = 0  # of the last record it has had; 0 before the first
     durable: int = -1  # the position that is on disk, -1 for none
+    heir: Cursor | None = None  # has what this one gave up; to be on disk before this one moves there
     serial: int = 0  # of the newest slot on disk
     lost_records: int = 0  # dropped before this reader had them
     lost_points: int = 0
@@ -44,7 +45,10 @@ class Cursor:
 
 
 class Cursors:
-    """All cursors of a journal. `guard` is held for every change of a Cursor, never while writing."""
+    """All cursors of a journal. `guard` is held for every change of a Cursor, never while writing.
+
+    Only `persist` and `persist_names` touch the disk.
+    """
 
     def __init__(
         self, directory: str, directory_fd: int, files: Files, guard: threading.Lock, tally: Tally, tell: Tell
@@ -57,6 +61,7 @@ class Cursors:
         self._tell = tell
         self._writing = threading.Lock()
         self.all: dict[str, Cursor] = {}
+        self._gone: set[str] = set()  # readers whose files are still there
 
     def load(self, names: list[str], stamp: int) -> None:
         """Read every cursor file. An unreadable one is set aside and its reader starts at the oldest record again."""
@@ -76,38 +81,65 @@ class Cursors:
             self.all[reader] = cursor
 
     def add(self, cursor: Cursor) -> None:
-        """Register a reader. Raise ValueError when its name is empty or too long for a file."""
+        """Register a reader; durable before any later record. Raise ValueError for a name no file can have."""
         if not cursor.name or len(quote(cursor.name, safe="")) > _LONGEST_NAME:
             raise ValueError(f"journal reader {cursor.name!r}: not a usable name; give one of 1 to 50 characters")
         with self._guard:
             self.all[cursor.name] = cursor
-        self.persist()
 
     def remove(self, name: str) -> None:
-        """Forget a reader: nothing is kept for it any longer."""
-        with self._writing:
-            with self._guard:
-                self.all.pop(name, None)
-            try:
-                self._files.unlink(self._path(name))
-            except FileNotFoundError:
-                pass  # never written
-            except OSError as error:
-                self._tally.failed("unlink", error)
+        """Forget a reader: nothing is kept for it any longer. Its file goes with the next `persist`."""
+        with self._guard:
+            if self.all.pop(name, None) is not None:
+                self._gone.add(name)
 
     def slowest(self) -> int:
         """The lowest position of all, ENDLESS without readers. Call with the guard held."""
         return min((cursor.position for cursor in self.all.values() if cursor.position < cursor.until), default=ENDLESS)
 
+    def persist_names(self) -> None:
+        """`persist` where readers have come or gone: call it before records are written.
+
+        So no record is on disk whose reader a crash would forget.
+        """
+        with self._guard:
+            is_due = bool(self._gone) or any(cursor.durable < 0 for cursor in self.all.values())
+        if is_due:
+            self.persist()
+
     def persist(self) -> bool:
         """Write every cursor that has moved. False when one could not be written; the next call tries again."""
         with self._writing:
             with self._guard:
-                moved = [(c, c.position, c.until, c.time_ns) for c in self.all.values() if c.position != c.durable]
-            failed = [cursor.name for cursor, *place in moved if not self._write(cursor, *place)]
-            return not failed
+                gone, self._gone = self._gone, set()
+            for name in gone:
+                self._unlink(name)
+            with self._guard:
+                moved = [c for c in self.all.values() if c.position != c.durable]
+            moved.sort(key=lambda cursor: cursor.durable)  # new ones first: another may wait for them
+            written = [self._is_free(cursor) and self._write(cursor) for cursor in moved]
+            return all(written)
 
-    def _write(self, cursor: Cursor, position: int, until: int, time_ns: int) -> bool:
+    def _unlink(self, name: str) -> None:
+        try:
+            self._files.unlink(self._path(name))
+        except FileNotFoundError:
+            pass  # never written
+        except OSError as error:
+            self._tally.failed("unlink", error)
+
+    def _is_free(self, cursor: Cursor) -> bool:
+        """May its place be written: is what it gave up safe with another, or delivered by that one?"""
+        with self._guard:
+            heir = cursor.heir
+            if heir is not None and heir.durable < 0 and self.all.get(heir.name) is heir:
+                return False
+            cursor.heir = None
+        return True
+
+    def _write(self, cursor: Cursor) -> bool:
+        with self._guard:
+            position, until, time_ns = cursor.position, cursor.until, cursor.time_ns
         serial = cursor.serial + 1
         slot = _SLOT.pack(_MAGIC, serial, position, until, time_ns)
         slot += crc32(slot).to_bytes(4, "little")

@@ -107,10 +107,12 @@ class Journal:
 
     def flush(self) -> bool:
         """Write what was appended: call it each second. False while the disk takes nothing; memory holds it then."""
+        self._cursors.persist_names()
         return self._appender.flush()
 
     def sync(self) -> bool:
         """Flush, and make records and cursors survive a power loss: call it each 5 s, where it may wait for a disk."""
+        self._cursors.persist_names()
         is_synced = self._appender.sync()
         return self._cursors.persist() and is_synced
 
@@ -119,7 +121,10 @@ class Journal:
         self._upkeep.run()
 
     def reader(self, name: str, start: Literal["end", "oldest"] = "end") -> Reader:
-        """The reader of that name, where it left off; a new one starts at `start`. Raise ValueError for a bad name."""
+        """The reader of that name, where it left off; a new one starts at `start`. Raise ValueError for a bad name.
+
+        Costs no call to the disk: a new one is durable with the next `flush`, before what is appended from now on.
+        """
         with self.guard:
             cursor = self._cursors.all.get(name)
             position = self._oldest() if start == "oldest" else self._next
@@ -134,7 +139,7 @@ class Journal:
             return sorted(self._cursors.all)
 
     def remove(self, name: str) -> None:
-        """Forget a reader and what was kept for it."""
+        """Forget a reader and what was kept for it; its file goes with the next `flush`."""
         self._cursors.remove(name)
 
     def ticks_since(self, time_ns: int) -> Iterator[Tick]:
@@ -166,6 +171,7 @@ class Journal:
 
     def close(self) -> None:
         """Write everything, cursors too, and let another process open the journal."""
+        self._cursors.persist_names()
         self._appender.close()
         self._cursors.persist()
         self._files.close(self._directory_fd)
@@ -240,10 +246,10 @@ class Journal:
             if name in self._cursors.all:
                 raise ValueError(f"journal reader {name!r}: exists already; remove it when its backlog is delivered")
             backlog = Cursor(name, cursor.position, min(self._next, cursor.until), cursor.time_ns)
-        self._cursors.add(backlog)  # first the new one is durable, then the old one moves
+        self._cursors.add(backlog)
         with self.guard:
+            cursor.heir = backlog  # on disk the old one moves once the new one is there
             cursor.position = max(cursor.position, backlog.until)
-        self._cursors.persist()
         return self._reader(backlog)
 
     def _oldest(self) -> int:

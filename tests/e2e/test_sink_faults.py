@@ -282,7 +282,7 @@ def test_one_unparsable_line_in_five_thousand_is_quarantined_alone(influxdb1: In
 
     async def deliver() -> None:
         await carrier.until_taken(lines)
-        carrier.worker.close()
+        carrier.close()
 
     asyncio.run(deliver())
     assert [letter["line"] for letter in dead.read()] == [lines[BAD_ROW]]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,7 @@ from agent.core.clock import NS, FakeClock, SystemClock
 from agent.core.errors import Rejected, Retryable, SinkError, TooLarge
 from agent.core.model import Group, Tick, gauge
 from agent.journal_keeper import JournalKeeper
+from sinks import carrier
 from sinks.dead_letters import DeadLetters
 from sinks.delivery import Delivery
 from sinks.journal import Journal
@@ -77,11 +82,25 @@ async def delivering(sink: Taker, at: Path, files: Files | None = None) -> Async
 
 async def test_one_write_a_flush_interval(tmp_path: Path) -> None:
     async with delivering(Taker(), tmp_path) as setting:
-        for number in range(20):
-            setting.emit(number)
-            await setting.advance(1)
-        assert await eventually(lambda: len(setting.sink.asked) == 2)
-        assert setting.sink.taken == [f"n={number}i" for number in range(len(setting.sink.taken))]
+        for interval in range(1, 4):
+            setting.emit(*range(10 * interval - 10, 10 * interval))
+            await setting.advance(10)
+            assert await eventually(lambda wanted=interval: len(setting.sink.asked) == wanted)  # type: ignore[misc]
+        assert setting.sink.taken == [f"n={number}i" for number in range(30)]
+
+
+async def test_what_comes_while_a_write_is_under_way_waits_for_the_next(tmp_path: Path) -> None:
+    def answer(_: list[str]) -> None:
+        if len(sink.asked) < 10:
+            setting.emit(len(sink.asked))
+
+    sink = Taker(answer)
+    async with delivering(sink, tmp_path) as setting:
+        setting.emit(0)
+        for interval in range(1, 4):
+            await setting.advance(10)
+            assert await eventually(lambda wanted=interval: len(sink.asked) >= wanted)  # type: ignore[misc]
+        assert sink.asked == [["n=0i"], ["n=1i"], ["n=2i"]]
 
 
 async def test_a_failing_sink_is_tried_again_with_growing_pauses_and_loses_nothing(tmp_path: Path) -> None:
@@ -101,7 +120,7 @@ async def test_retry_after_wins_over_the_backoff(tmp_path: Path) -> None:
     async with delivering(sink, tmp_path) as setting:
         setting.emit(1)
         await setting.advance(12)
-        assert len(sink.asked) == 1
+        assert await eventually(lambda: len(sink.asked) == 1)
         await setting.advance(107)
         assert len(sink.asked) == 1
         await setting.advance(20)
@@ -249,6 +268,48 @@ def test_dead_letters_are_capped_and_readable(tmp_path: Path) -> None:
     assert [letter["time"] for letter in letters] == list(range(1000 - len(letters), 1000))
 
 
+def test_many_letters_at_once_keep_the_cap_and_the_newest(tmp_path: Path) -> None:
+    dead = DeadLetters(str(tmp_path / "dead.jsonl"), max_bytes=100_000)
+    dead.add(["m n=-1"], "HTTP 400", NS)
+    dead.add([f"m n={number}" for number in range(10_000)], "HTTP 400", NS)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100_000
+    kept = [letter["line"] for letter in dead.read()]
+    assert len(kept) > 500
+    assert kept == [f"m n={number}" for number in range(10_000 - len(kept), 10_000)]
+
+
+def test_a_letter_larger_than_the_cap_leaves_the_others(tmp_path: Path) -> None:
+    dead = DeadLetters(str(tmp_path / "dead.jsonl"), max_bytes=10_000)
+    dead.add(["m n=1", "m n=" + "9" * 20_000, "m n=2"], "HTTP 413", NS)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 10_000
+    assert [letter["line"] for letter in dead.read()] == ["m n=1", "m n=2"]
+
+
+def test_a_disk_that_takes_a_part_of_the_letters_has_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a nearly full one does: less than asked for, and then an error; later letters follow whole ones."""
+    room = [1000]
+
+    def write(handle: int, letters: bytes) -> int:
+        taken = real_write(handle, letters[: min(100, room[0])])
+        room[0] -= taken
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return taken
+
+    real_write = os.write
+    monkeypatch.setattr(os, "write", write)
+    dead = DeadLetters(str(tmp_path / "dead.jsonl"))
+    dead.add([f"m n={number}" for number in range(100)], "HTTP 400", NS)
+    monkeypatch.undo()
+    dead.add(["m n=100"], "HTTP 400", NS)
+    lines = (tmp_path / "dead.jsonl").read_text().splitlines()
+    letters = [json.loads(line)["line"] for line in lines]
+    assert len(letters) > 10
+    assert letters == [*(f"m n={number}" for number in range(len(letters) - 1)), "m n=100"]
+
+
 async def test_what_a_sink_is_given_the_journal_has_written(tmp_path: Path) -> None:
     waiting: list[int] = []
     sink = Taker(lambda lines: waiting.append(setting.log.stats.waiting_records))
@@ -271,6 +332,64 @@ async def test_what_comes_while_the_journal_is_written_goes_out_the_next_time(tm
         setting.emit(1, 2)
         await setting.delivery.flush()
         assert setting.sink.asked[0] == ["n=1i", "n=2i"], "3 was there when they were read, and not yet written"
+
+
+async def test_the_event_loop_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where a sink is new, nor where a backlog is handed over and done, nor for a dead letter."""
+    callers: dict[str, set[str]] = {}
+
+    class Watched(OsFiles):
+        def __getattribute__(self, name: str) -> object:
+            callers.setdefault(name, set()).add(threading.current_thread().name)
+            return super().__getattribute__(name)
+
+    write_letters = DeadLetters.add
+
+    def add(dead: DeadLetters, *letter: Any) -> None:
+        callers.setdefault("dead letter", set()).add(threading.current_thread().name)
+        write_letters(dead, *letter)
+
+    monkeypatch.setattr(DeadLetters, "add", add)
+    is_down = True
+
+    def answer(lines: list[str]) -> SinkError | None:
+        if is_down:
+            return Retryable("down", kind="network")
+        return Rejected("HTTP 400", kind="http_400", bad_lines=[0], stored=True) if lines[0] == "n=0i" else None
+
+    files = Watched()
+    async with delivering(Taker(answer), tmp_path, files) as setting:
+        callers.clear()  # opening the journal is another matter
+        Delivery("late", Taker(), setting.log, {}, setting.dead, setting.clock).close()
+        for number in range(1000):
+            setting.emit(number)
+            await setting.clock.advance(0.1)
+        is_down = False
+        await setting.advance(80)
+        assert await eventually(lambda: setting.delivery.stats.lines == 999)
+        assert await eventually(lambda: setting.log.readers() == ["late", "test"]), "the backlog was one, and is done"
+        setting.emit(1000)
+        await setting.advance(12)
+    assert {"open", "write", "write_at", "sync", "unlink", "dead letter"} <= callers.keys()
+    assert threading.current_thread().name not in set().union(*callers.values())
+
+
+async def test_a_disk_that_takes_no_dead_letters_holds_up_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(DeadLetters, "add", lambda *_: goes_on.wait(30))
+    monkeypatch.setattr(carrier, "_LETTERS_S", 0.05)
+    bad = {"n=3i", "n=7i"}
+    sink = Taker(lambda lines: Rejected("HTTP 400", kind="http_400") if bad & set(lines) else None)
+    try:
+        async with delivering(sink, tmp_path) as setting:
+            setting.emit(*range(10))
+            await setting.advance(12)
+            assert await eventually(lambda: setting.delivery.stats.lines == 8)
+            assert setting.delivery.stats.dead_letters == 2
+    finally:
+        goes_on.set()
 
 
 async def test_a_disk_that_hangs_does_not_hold_up_what_goes_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import select
 import signal
 import sys
 import time
@@ -20,7 +21,9 @@ from sinks.journal import Journal, Limits
 from tests.sinks.journal.hosts import drain, number_of, numbers, tick
 
 _LIMITS = Limits(min_free_bytes=0, max_age=1e10, keep=0, segment_bytes=8192, recent_bytes=4096)
-_LONGEST_LIFE_S = 0.02
+_LONGEST_LIFE_S = 0.02  # from the first thing it has written
+_LEFT_ALONE = 4  # one life in so many is killed without waiting for that: while it opens the journal
+_FIRST_WORD_S = 60.0
 _SAID = re.compile(rb"([FDC])(\d+)\n")  # flushed up to, delivered, durably committed up to
 
 
@@ -56,6 +59,7 @@ class Ledger:
 
     start: int = 0  # of the next life
     flushed: set[int] = field(default_factory=set)
+    written: int = 0  # records in all
     delivered: set[int] = field(default_factory=set)
     committed: int = -1
     checked: int = -1
@@ -67,6 +71,7 @@ class Ledger:
             number = int(text)
             if kind == b"F":
                 self.flushed.update(range(first, number + 1))
+                self.written += number + 1 - first
                 first = number + 1
             elif kind == b"D":
                 assert number > self.committed, f"{number} delivered again after the commit of {self.committed}"
@@ -95,6 +100,9 @@ def one_round(directory: str, ledger: Ledger, rng: random.Random) -> None:
         finally:
             os._exit(3)
     os.close(say)
+    if rng.randrange(_LEFT_ALONE):
+        said_something, _, _ = select.select([hear], [], [], _FIRST_WORD_S)
+        assert said_something, f"nothing written within {_FIRST_WORD_S:g} s"
     time.sleep(rng.random() * _LONGEST_LIFE_S)  # how long a life lasts is what varies here
     os.kill(child, signal.SIGKILL)
     with open(hear, "rb") as heard:
@@ -124,7 +132,10 @@ def run(directory: str, rounds: int, seed: int = 1) -> str:
     journal.close()
     if not ledger.flushed <= delivered:
         sys.exit(f"written and never delivered: {sorted(ledger.flushed - delivered)[:20]}")
-    return f"{rounds} kills, {len(delivered)} records delivered, none lost, none again after a commit"
+    if ledger.written < rounds // 2:
+        sys.exit(f"only {ledger.written} records were written in {rounds} lives: that proves nothing")
+    counts = f"{rounds} kills, {ledger.written} records written, {len(delivered)} delivered"
+    return f"{counts}, none lost, none again after a commit"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -209,16 +211,78 @@ def test_numbers_a_reader_had_before_a_kill_are_not_given_out_again(disk: Disk) 
     journal.close()
 
 
-def test_a_new_reader_is_remembered_through_a_power_loss(disk: Disk) -> None:
+def test_a_new_reader_is_remembered_through_a_power_loss_before_any_later_record_is(disk: Disk) -> None:
     journal = open_on(disk)
     journal.reader("first")
     fill(journal, 0, 3)
     assert journal.sync()
+    known = len(disk.calls)
     journal.reader(READER, "oldest")
+    assert len(disk.calls) == known, "whoever asks for a reader does not wait for a disk"
+    fill(journal, 3, 4)
+    assert journal.flush()
     disk.lose_power()
     journal = open_on(disk)
     assert journal.readers() == ["first", READER]
     assert numbers(drain(journal.reader(READER))) == [0, 1, 2]
+    journal.close()
+
+
+@pytest.mark.parametrize("is_refused_first", [False, True], ids=["a power loss", "an error, then a power loss"])
+def test_a_backlog_that_is_handed_over_is_delivered_wherever_that_breaks_off(
+    tmp_path: Path, is_refused_first: bool
+) -> None:
+    for call in itertools.count():
+        directory = tmp_path / str(call)
+        directory.mkdir()
+        disk = Disk(str(directory))
+        journal = open_on(disk)
+        live = journal.reader(READER)
+        fill(journal, 0, 10)
+        assert journal.sync()
+        known = len(disk.calls)
+        live.fork("backlog")
+        assert len(disk.calls) == known, "who hands over does not wait for a disk"
+        seen = itertools.count()
+
+        def break_off(_: str, at: int = call, seen: Iterator[int] = seen) -> None:
+            number = next(seen)
+            if number == 0 and is_refused_first:
+                raise OSError(errno.EIO, "I/O error")
+            if number == at:
+                raise Crash
+
+        disk.before = break_off
+        with contextlib.suppress(Crash):
+            journal.sync()
+        disk.lose_power()
+        journal = open_on(disk)
+        delivered = [number for name in journal.readers() for number in numbers(drain(journal.reader(name)))]
+        assert set(delivered) == set(range(10)), f"call {call}"
+        journal.close()
+        if next(seen) <= call:  # it did not break off
+            assert delivered == list(range(10)), "once"
+            break
+    assert call > 5
+
+
+def test_a_reader_that_is_gone_leaves_no_file_and_its_name_can_be_had_anew(disk: Disk) -> None:
+    journal = open_on(disk)
+    journal.reader(READER)
+    fill(journal, 0, 3)
+    assert journal.sync()
+    known = len(disk.calls)
+    journal.remove(READER)
+    assert len(disk.calls) == known
+    assert journal.flush()
+    assert not [name for name in disk.names if name.endswith(".cursor")]
+    journal.reader(READER)
+    journal.remove(READER)
+    journal.reader(READER)
+    fill(journal, 3, 5)
+    journal.close()
+    journal = open_on(disk)
+    assert numbers(drain(journal.reader(READER))) == [3, 4]
     journal.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,7 +22,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_twenty_kills_lose_nothing_that_was_written(tmp_path: Path) -> None:
     done = run(sys.executable, "-m", "tests.sinks.journal.killed", str(tmp_path), "20")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("20 kills, ")
+    did = re.match(r"20 kills, (\d+) records written, (\d+) delivered", done.stdout)
+    assert did, done.stdout
+    assert min(map(int, did.groups())) >= 10, "more than half of the lives wait for the first record written"
 
 
 def test_files_that_may_not_grow_lose_nothing(tmp_path: Path) -> None:
