@@ -61,7 +61,10 @@ class Upload(Protocol):
 
 
 class Target(Protocol):
-    """A place for copies. Options are dataclass fields. Every method may block and raises TargetFailed."""
+    """A place for copies. Options are dataclass fields. Every method may block and raises TargetFailed.
+
+    One that starts programs has a field `guard` beside them, which a run gives: they end with it.
+    """
 
     # Near: reading back costs no more than a disk's time, so every run does (`Upload.reread`). Far: `Upload.finish` has
     # the other side confirm size and checksum, which counts as read back; downloading is for level 3.
@@ -84,7 +87,7 @@ class Target(Protocol):
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """An object's bytes. Raise TargetFailed when there is none."""
+        """An object's bytes. Raise Absent when there is none: that speaks against a copy, a broken line does not."""
         ...
 
     def delete(self, name: str) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.core.clock import NS, Clock, SystemClock
@@ -26,6 +26,7 @@ from backup.workspace import own_state, undo_path, workspace
 OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
 EVERY_JOB = ".all"  # the lock that lets one job run at a time; no job can have this name
 _ASK_AGAIN_S = 1.0
+Stop = Callable[[str], None]  # takes the reason
 
 
 def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock | None = None,
@@ -38,24 +39,35 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
     guard = Guard(job.limits.deadline, job.name)
     lines = Lines(output, guard, clock, Redactor(secrets_in(job.manifest_key)), heard)
     os.umask(0o077)
+    stops: list[Stop] = [guard.stop]
+    # Until the result is told: a second signal, late because the host is busy, must not lose it.
+    with _heeding_signals(stops):
+        result = _run(job, host, state_dir, clock, guard, lines, stops)
+        lines.put(result)
+    if result["status"] == "busy":
+        return BUSY
+    return OK if result["status"] in ("ok", "warn") else FAILED
+
+
+def _run(job: Job, host: str, state_dir: str, clock: Clock, guard: Guard, lines: Lines, stops: list[Stop]
+         ) -> dict[str, Any]:  # fmt: skip
+    """The result of a run. `stops` learns how to end it."""
     try:
         check_job_name(job.name)
         with lock(state_dir, job.name) as is_ours:
             if not is_ours:
-                lines.put(refusal(job.name, "busy", f"{job.name}: runs already; wait for it to end"))
-                return BUSY
+                return refusal(job.name, "busy", f"{job.name}: runs already; wait for it to end")
             _be_kind(job.limits)
             with workspace(state_dir, job.name, job.user) as scratch:
                 run = Run(job, host=host, scratch=scratch, clock=clock, tell=lines.put, guard=guard,
                           undo_path=undo_path(state_dir, job.name))  # fmt: skip
-                with _heeding_signals(run), _only_one(state_dir, lines, job, guard):
-                    result = run.execute()
+                stops.append(run.stop)
+                with _only_one(state_dir, lines, job, guard):
+                    return run.execute()
     except (BackupError, ValueError, OSError) as error:
-        result = refusal(job.name, "fail", reason(error))
+        return refusal(job.name, "fail", reason(error))
     finally:
         guard.close()
-    lines.put(result)
-    return OK if result["status"] in ("ok", "warn") else FAILED
 
 
 def refusal(job: str, status: str, error: str) -> dict[str, Any]:
@@ -123,11 +135,12 @@ def _only_one(state_dir: str, lines: Lines, job: Job, guard: Guard) -> Iterator[
 
 
 @contextlib.contextmanager
-def _heeding_signals(run: Run) -> Iterator[None]:
+def _heeding_signals(stops: Sequence[Stop]) -> Iterator[None]:
     """SIGTERM and SIGINT end the run in good order; a second one does no more than the first."""
 
     def heed(number: int, _frame: object) -> None:
-        run.stop(f"ended by {signal.Signals(number).name}")
+        for stop in stops:
+            stop(f"ended by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

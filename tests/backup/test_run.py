@@ -339,6 +339,25 @@ def test_a_run_whose_target_hangs_ends_when_it_is_asked_to(host: BackedUp) -> No
     assert ran.result["error"] == "ended by SIGTERM"
 
 
+# The terminal's SIGINT and the one that `backup run` hands on, which comes late on a busy host.
+INTERRUPTED = """
+import os, signal
+from backup import worker
+put = worker.Lines.put
+def late(self, event):
+    if event["event"] == "result":
+        os.kill(os.getpid(), signal.SIGINT)
+    put(self, event)
+worker.Lines.put = late
+"""
+
+
+def test_a_signal_at_the_very_end_loses_no_result(host: BackedUp) -> None:
+    host.job()
+    ran = ended(host.start(prelude=INTERRUPTED))
+    assert (ran.code, ran.result["status"], ran.stderr) == (0, "ok", "")
+
+
 UNDELETING = """
 from backup.errors import TargetFailed
 from backup.targets.local import Local
