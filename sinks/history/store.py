@@ -88,6 +88,9 @@ class Store:
         if opened.set_aside:
             self._told_aside(opened.set_aside)
         self.db = opened.connection
+        self.db.text_factory = (
+            bytes.decode
+        )  # letters that are none: UnicodeDecodeError, which tells it from a busy file
         try:
             return self._load(opened.connection)
         except (sqlite3.Error, ValueError) as error:

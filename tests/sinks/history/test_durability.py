@@ -234,6 +234,18 @@ def test_a_damaged_part_stops_no_write_and_no_tier(tmp_path: Path, statement: st
         history.close()
 
 
+@pytest.mark.parametrize("column", ["series SET labels", "source SET name", "metric SET help"])
+def test_names_that_are_no_text_have_the_file_set_aside_and_history_goes_on(tmp_path: Path, column: str) -> None:
+    _hour(tmp_path)
+    _damaged(tmp_path, f"UPDATE {column} = CAST(x'ff' AS TEXT)")
+    history = opened(tmp_path)
+    history.append(at(3600, {"a": 1.0}))
+    assert history.write(), history.status().trouble
+    assert len(history.status().set_aside) == 1
+    assert samples(history, "a") == [(3600, 1.0)]
+    history.close()
+
+
 @pytest.mark.parametrize("column", ["constants", "times"])
 def test_a_damaged_window_is_replaced_when_it_is_built_again(tmp_path: Path, column: str) -> None:
     _built_twice(tmp_path, f"UPDATE block SET {column} = x'00112233' WHERE tier = 1")
