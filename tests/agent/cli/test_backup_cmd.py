@@ -333,6 +333,16 @@ def test_a_drill_whose_assertion_is_not_met_fails(operator: Operator) -> None:
     assert operator.known().drill_status == "fail"
 
 
+def test_a_drill_that_the_agent_could_not_have_done_is_said_in_the_list(operator: Operator) -> None:
+    operator.types("run", "job")
+    known = operator.known()
+    known.was_drilled({}, "not_done", "its key cannot be read")
+    backup_results.save(str(operator.host.directory / "state"), "job", known)
+    assert "job: the last drill could not be done: its key cannot be read\n" in operator.types("list").stderr
+    operator.types("drill")
+    assert "drill" not in operator.types("list").stderr
+
+
 def test_an_encrypted_backup_is_restored_with_its_key_only(
     operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

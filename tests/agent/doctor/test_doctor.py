@@ -172,7 +172,8 @@ def _stale(agent: Vigilhost) -> None:
     before = time.time() - 5 * 86400
     copies = backup_results.Copies("fail", "disk full", last_success_at=before, size_bytes=1 << 20)
     known = backup_results.Result(before, "fail", "tar exited 2", targets={"store": copies}, drill_status="fail",
-                                  drill_error="1 of 2 assertions failed")  # fmt: skip
+                                  drill_error="1 of 2 assertions failed",
+                                  drill_undone="its key cannot be read")  # fmt: skip
     backup_results.save(str(agent.state_dir), "old", known)
 
 
@@ -220,6 +221,7 @@ def test_the_page_sums_up_what_is_well_and_lists_it_on_demand(well: Vigilhost) -
         ("backup old", "fail", "the last run failed: tar exited 2; last success 5d ago"),
         ("backup old", "fail", "the newest good copy is 5d old, rpo is 1d2h"),
         ("backup old", "fail", "the last restore drill failed: 1 of 2 assertions failed; last passed never"),
+        ("backup old", "warn", "the last restore drill could not be done: its key cannot be read"),
         ("backup old", "fail", "open.sh: others can write to"),
         ("backup new", "warn", "has never run -> `vigilhost backup run new`"),
         ("backup old", "note", "every copy is on this host"),
