@@ -35,7 +35,7 @@ async def test_a_part_that_a_mistake_of_ours_ends_is_logged_and_seen_in_health(t
         raise KeyError("gone")
 
     with capture_logs() as logs:
-        await asyncio.wait([agent._begin("backups", trips())])
+        await asyncio.wait([agent._parts.begin("backups", trips())])
         await asyncio.sleep(0)
     (line,) = [each for each in logs if each["event"] == "agent.part_ended"]
     assert (line["part"], type(line["exc_info"])) == ("backups", KeyError)
@@ -46,7 +46,7 @@ async def test_a_part_that_a_mistake_of_ours_ends_is_logged_and_seen_in_health(t
 
 async def test_a_part_that_is_ended_on_purpose_is_none_that_has_fallen(tmp_path: Path) -> None:
     agent = daemon(tmp_path, [configured(tmp_path)])
-    task = agent._begin("backups", asyncio.sleep(3600))
+    task = agent._parts.begin("backups", asyncio.sleep(3600))
     task.cancel()
     await asyncio.wait([task])
     await asyncio.sleep(0)
