@@ -63,11 +63,15 @@ def test_alerting_is_not_turned_on_or_off_by_a_reload_that_could_not_do_it(tmp_p
     assert agent.settings is texts[0].settings
 
 
-def test_the_agent_is_ready_when_its_rules_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["they are loaded", "a part has fallen"])
+def test_the_agent_is_ready_when_its_rules_are_or_may_never_be(tmp_path: Path, how: str) -> None:
     agent = daemon(tmp_path, [configured(tmp_path)])
     agent._is_up = True
     keeper = SimpleNamespace(is_open=False)
     agent._alerts = cast("AlertKeeper", keeper)
     assert not agent.is_ready
-    keeper.is_open = True
+    if how == "they are loaded":
+        keeper.is_open = True
+    else:
+        agent._parts.fallen["history"] = "KeyError: 'gone'"
     assert agent.is_ready
