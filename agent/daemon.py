@@ -144,7 +144,7 @@ class Daemon:
     def is_ready(self) -> bool:
         """Everything runs, rules are loaded and every collector has been tried. Stays true."""
         if not self._has_been_ready:
-            judges = self._alerts is None or self._alerts.is_open or "alerting" in self.fallen
+            judges = self._alerts is None or self._alerts.is_open or bool(self.fallen)  # fallen: it may never be open
             self._has_been_ready = self._is_up and judges and self._scheduler.has_tried_all
         return self._has_been_ready
 

@@ -36,8 +36,12 @@ class Troubles:
     def fault(self, event: str, error: Exception, of: str = "") -> None:
         """Something that a person must see; the same again is not said again. `of`: one of several that may fail."""
         is_expected = isinstance(error, _EXPECTED)
-        name = type(error).__name__
-        reason = (str(error) or name) if is_expected else f"{event}: it failed in itself: {name}: {error}"
+        reason = str(error)
+        if not is_expected:
+            reason = f"{event}: it failed in itself: {type(error).__name__}: {error}"
+        elif not reason:
+            what = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            reason = f"{event}: {what}"
         if reason not in self._reasons.values():
             facts = {"of": of} if of else {}
             self._log.error(event, reason=reason, exc_info=None if is_expected else error, **facts)

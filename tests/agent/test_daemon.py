@@ -35,7 +35,7 @@ async def test_a_part_that_a_mistake_of_ours_ends_is_logged_and_seen_in_health(t
         raise KeyError("gone")
 
     with capture_logs() as logs:
-        await asyncio.wait([agent._begin("backups", trips())])
+        await asyncio.wait([agent._parts.begin("backups", trips())])
         await asyncio.sleep(0)
     (line,) = [each for each in logs if each["event"] == "agent.part_ended"]
     assert (line["part"], type(line["exc_info"])) == ("backups", KeyError)
@@ -46,7 +46,7 @@ async def test_a_part_that_a_mistake_of_ours_ends_is_logged_and_seen_in_health(t
 
 async def test_a_part_that_is_ended_on_purpose_is_none_that_has_fallen(tmp_path: Path) -> None:
     agent = daemon(tmp_path, [configured(tmp_path)])
-    task = agent._begin("backups", asyncio.sleep(3600))
+    task = agent._parts.begin("backups", asyncio.sleep(3600))
     task.cancel()
     await asyncio.wait([task])
     await asyncio.sleep(0)
@@ -63,11 +63,15 @@ def test_alerting_is_not_turned_on_or_off_by_a_reload_that_could_not_do_it(tmp_p
     assert agent.settings is texts[0].settings
 
 
-def test_the_agent_is_ready_when_its_rules_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["they are loaded", "a part has fallen"])
+def test_the_agent_is_ready_when_its_rules_are_or_may_never_be(tmp_path: Path, how: str) -> None:
     agent = daemon(tmp_path, [configured(tmp_path)])
     agent._is_up = True
     keeper = SimpleNamespace(is_open=False)
     agent._alerts = cast("AlertKeeper", keeper)
     assert not agent.is_ready
-    keeper.is_open = True
+    if how == "they are loaded":
+        keeper.is_open = True
+    else:
+        agent._parts.fallen["history"] = "KeyError: 'gone'"
     assert agent.is_ready
