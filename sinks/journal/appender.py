@@ -100,6 +100,8 @@ class Appender:
         self.waiting_bytes -= len(record.record) + _OVERHEAD
         if self._shelf.segments and record.number < self._shelf.segments[-1].end:
             return  # it waited to be written once more; the first copy may be good
+        if record.number < self._cursors.slowest():
+            return  # every reader has had it
         self._tally.dropped_records += 1
         self._tally.dropped_points += record.points
         if self.holes and self.holes[-1][1] == record.number:

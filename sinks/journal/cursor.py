@@ -47,7 +47,7 @@ class Cursor:
 class Cursors:
     """All cursors of a journal. `guard` is held for every change of a Cursor, never while writing.
 
-    Only `persist` and `persist_names` touch the disk.
+    Once they are loaded only `persist` and `persist_names` touch the disk.
     """
 
     def __init__(

@@ -266,6 +266,24 @@ def test_a_backlog_that_is_handed_over_is_delivered_wherever_that_breaks_off(
     assert call > 5
 
 
+def test_what_every_reader_has_had_is_not_lost_when_memory_is_full(disk: Disk) -> None:
+    """On a host whose disk takes nothing for days, sinks that are up to date lose nothing, and no alert says so."""
+    disk.before = _always(errno.EROFS)
+    journal = open_on(disk, limits=Limits(min_free_bytes=0, memory_bytes=64 * 1024))
+    reader = journal.reader(READER)
+    for number in range(1000):
+        fill(journal, number, number + 1)
+        journal.flush()
+        drain(reader)
+    assert journal.stats.waiting_bytes < 66 * 1024
+    assert (journal.tally.dropped_records, journal.stats.cursors[READER].lost_records) == (0, 0)
+    fill(journal, 1000, 2000)
+    lost = journal.stats.cursors[READER].lost_records
+    assert 500 < lost == journal.tally.dropped_records < 1000
+    disk.before = lambda _: None
+    journal.close()
+
+
 def test_a_reader_that_is_gone_leaves_no_file_and_its_name_can_be_had_anew(disk: Disk) -> None:
     journal = open_on(disk)
     journal.reader(READER)
