@@ -45,12 +45,12 @@ class Judging(Agent):
         super().prepare()
         (self.data_dir / "rules.d").mkdir()
         (self.data_dir / "rules.d" / "bench.yaml").write_text(self._rules)
-        self.measure(0)
+        self.measure("", 0)
 
-    def measure(self, queue: int) -> None:
-        """From now on `queue_length` is this."""
+    def measure(self, queue: str, length: int) -> None:
+        """From now on the length of this queue is the only one."""
         fresh = self.data_dir / "queue.new"
-        fresh.write_text(f"queue_length {queue}\n")
+        fresh.write_text(f'queue_length{{queue="{queue}"}} {length}\n')
         fresh.rename(self.data_dir / "queue.prom")
 
 
@@ -98,14 +98,15 @@ def told_after(rounds: int) -> list[float]:
             "log: {level: warning}\ncollectors: {others: false, memory: {}, textfile: {interval: 1s, directory: DIRECTORY}}\n"
             "alerting:\n  rules: {defaults: false}\n"
             f"  receivers: {{ops: {{type: webhook, url: '{hook.url}/hook'}}}}\n"
-            "  route: {receiver: ops, group_wait: 0s, group_interval: 1s}\n"
+            "  route: {receiver: ops, group_by: [queue], group_wait: 0s, group_interval: 1s}\n"
         )
         agent = stack.enter_context(Breached(config, _BREACH % INTERVAL_S))
         time.sleep(SETTLE_S)
         heard = []
         for number in range(2 * rounds):
             known, began = len(hook.requests), time.monotonic()
-            agent.measure(50 if number % 2 == 0 else 0)
+            queue = f"{number // 2}"  # a new one each time: an alert that comes and goes is damped
+            agent.measure(queue, 50 if number % 2 == 0 else 0)
             while len(hook.requests) == known:
                 if time.monotonic() > began + 60:
                     raise TimeoutError(f"nothing was told within 60 s{agent.log[-2000:]}")
