@@ -95,7 +95,8 @@ def told_after(rounds: int) -> list[float]:
     with ExitStack() as stack:
         hook = stack.enter_context(ScriptedHttp(Reply(200)))
         config = (
-            "log: {level: warning}\ncollectors: {others: false, memory: {}, textfile: {interval: 1s, directory: DIRECTORY}}\n"
+            "log: {level: warning}\n"
+            "collectors: {others: false, memory: {}, textfile: {interval: 1s, directory: DIRECTORY}}\n"
             "alerting:\n  rules: {defaults: false}\n"
             f"  receivers: {{ops: {{type: webhook, url: '{hook.url}/hook'}}}}\n"
             "  route: {receiver: ops, group_by: [queue], group_wait: 0s, group_interval: 1s}\n"
