@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent.core.labels import labels_of
 from agent.core.options import option
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
@@ -28,7 +29,7 @@ class Receiver(Protocol):
     @property
     def type(self) -> str: ...
 
-    def build(self) -> Any:
+    def build(self, **given: Any) -> Any:
         """The notifier. Raise ValueError when its options do not go together."""
         ...
 
@@ -173,7 +174,11 @@ class AlertingOptions:
     enabled: bool = option(True, "Whether rules are evaluated; needs history.")
     rules: RulesOptions = option(RulesOptions, "Rules.")
     external_url: str = option("", "Address under which people reach the agent, for links; empty for none.")
-    external_labels: dict[str, str] = option(dict, "Labels that templates see as $externalLabels.")
+    external_labels: dict[str, str] = option(
+        dict,
+        "Labels that templates see as $externalLabels, and that an Alertmanager "
+        "gets on every alert: hosts that share one need them where a rule sums over `instance`.",
+    )
     timezone: str = option("Local", "Time zone of the times in messages; Local for this host's.")
     receivers: dict[str, Any] = option(dict, "Who can be told.", plugins="receivers")
     route: RouteOptions = option(
@@ -244,7 +249,7 @@ class AlertingOptions:
         notifiers: dict[str, Notifier] = {}
         for name, receiver in self.receivers.items():
             try:
-                notifiers[name] = receiver.build()
+                notifiers[name] = receiver.build(external_labels=labels_of(self.external_labels))
             except ValueError as error:
                 raise ValueError(f"receivers.{name}: {error}") from error
         return notifiers

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.core.errors import Rejected, Retryable
+from agent.core.labels import Labels
 from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Seconds
@@ -29,6 +30,7 @@ class Alertmanager:
     ca_file: str = option("", "Certificate authority to trust instead of the system's.")
     deadline: Seconds = option(15.0, "Longest time for one request.", minimum=1.0)
 
+    external_labels: Labels = ()  # no option of its own: added to every alert that has none of that name
     kind: ClassVar[str] = "alertmanager"
     can_summarize: ClassVar[bool] = False
 
@@ -45,7 +47,7 @@ class Alertmanager:
         A firing alert ends by itself 4 x max(`interval` of its rules, resend) after `now`, or after `lasts` seconds.
         """
         ends_in = 4 * max(interval, self.resend) if lasts is None else lasts
-        posts = [post_alert(alert, now + ends_in) for alert in alerts]
+        posts = [post_alert(alert, now + ends_in, self.external_labels) for alert in alerts]
         failures: list[Retryable | Rejected] = []
         for url in self.urls:
             try:
@@ -58,7 +60,8 @@ class Alertmanager:
         raise next((error for error in failures if isinstance(error, Retryable)), failures[0])
 
     def preview(self, notification: Notification) -> str:
-        posts = [post_alert(alert, notification.at + 4 * self.resend) for alert in notification.alerts]
+        ends_at = notification.at + 4 * self.resend
+        posts = [post_alert(alert, ends_at, self.external_labels) for alert in notification.alerts]
         return json.dumps(posts, indent=2, ensure_ascii=False)
 
     def _post_all(self, url: str, posts: list[dict[str, Any]]) -> None:
@@ -71,10 +74,10 @@ class Alertmanager:
             check("alertmanager", answer, (self.bearer_token,))
 
 
-def post_alert(alert: Alert, ends_at: float) -> dict[str, Any]:
+def post_alert(alert: Alert, ends_at: float, external_labels: Labels = ()) -> dict[str, Any]:
     """One alert as the API takes it. `ends_at`: when it ends unless it is sent again."""
     return {
-        "labels": dict(alert.labels),
+        "labels": dict(external_labels) | dict(alert.labels),
         "annotations": dict(alert.annotations),
         "startsAt": rfc3339(alert.starts_at),
         "endsAt": rfc3339(ends_at if alert.ends_at is None else alert.ends_at),

@@ -59,7 +59,7 @@ class Phone:
     def preview(self, notification: Notification) -> str:
         return notification.reason
 
-    def build(self) -> Phone:
+    def build(self, **_: object) -> Phone:
         return self
 
 

@@ -100,6 +100,16 @@ def test_a_real_alertmanager_holds_what_we_forward(real: tuple[alertmanager.Aler
     assert {one["endsAt"] for one in held} == {webhook_json_time(now + 240)}
 
 
+def test_external_labels_tell_the_alerts_of_two_hosts_apart(real: tuple[alertmanager.Alertmanager, Stub]) -> None:
+    server, _ = real
+    alert = Alert(labels_of({"alertname": "Summed", "zone": "of the alert"}), starts_at=now_ms())
+    for host in ("web1", "web2"):
+        labels = labels_of({"host": host, "zone": "of the host"})
+        Alertmanager([server.url], external_labels=labels).forward([alert], now_ms(), interval=30.0)
+    held = [one["labels"] for one in server.alerts() if one["labels"]["alertname"] == "Summed"]
+    assert sorted((one["host"], one["zone"]) for one in held) == [("web1", "of the alert"), ("web2", "of the alert")]
+
+
 def webhook_json_time(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(moment))) + f".{round(moment * 1000) % 1000:03d}Z"
 
