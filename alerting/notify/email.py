@@ -86,9 +86,10 @@ class Email:
     def _failure(self, error: Exception) -> Retryable | Rejected:
         where = f"email: {self.server}:{self.port}"
         if isinstance(error, smtplib.SMTPNotSupportedError):
-            return Rejected(
-                f"{where}: it does not offer what we need: {error}; set tls to what it has", kind="smtp_feature"
-            )
+            return Retryable(
+                f"{where}: it does not offer what we need: {error}; set tls to what it has",
+                kind="smtp_feature", is_lasting=True,
+            )  # fmt: skip
         if isinstance(error, ssl.SSLCertVerificationError):
             return Retryable(
                 f"{where}: its certificate is not valid: {error.verify_message}", kind="tls", is_lasting=True

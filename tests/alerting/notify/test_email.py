@@ -91,8 +91,9 @@ def test_by_default_nothing_is_sent_unencrypted(certificate: Certificate) -> Non
 
 def test_a_server_without_starttls_is_refused_rather_than_trusted() -> None:
     box = Mailbox()
-    with mail_server(box) as port, pytest.raises(Rejected, match="does not offer what we need"):
+    with mail_server(box) as port, pytest.raises(Retryable, match="does not offer") as caught:
         mailer(port).send(FIRING, None)
+    assert caught.value.is_lasting, "it is tried again once somebody has mended it"
     assert box.mails == []
 
 
