@@ -7,10 +7,13 @@ nobody gets (alerting/test_default_rules: BackupOverdue fires on age alone), sou
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import sqlite3
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,7 @@ from tests.servers.vigilhost import Vigilhost
 
 # Seconds that nothing else sleeps for, so that the process can be found.
 ASLEEP = 1_000_000 + os.getpid()
+MIB = 1 << 20
 
 
 class Kept:
@@ -151,31 +155,36 @@ def test_a_plain_copy_of_sqlite_with_a_log_lacks_tables_and_ours_does_not(host: 
     database.close()
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_a_warning_that_names_it(host: BackedUp) -> None:
-    """Python's tarfile dies of it; GNU tar pads, and says so."""
+@pytest.mark.parametrize("size", [MIB, 5 * MIB], ids=["shrinks", "grows"])
+def test_a_file_that_changes_while_it_is_read_is_a_warning_that_names_it(host: BackedUp, size: int) -> None:
+    """Python's tarfile dies of one that shrinks; GNU tar pads, and says so."""
     changing = host.source / "changing.log"
-    changing.write_bytes(b"x" * (1 << 20))
+    changing.write_bytes(b"x" * 4 * MIB)
     (host.source / "steady").write_text("kept")
-    end = threading.Event()
 
     def change() -> None:
-        while not end.is_set():
-            with open(changing, "ab") as file:
-                file.write(b"y" * 1000)
+        wait_until(lambda: is_open(changing), "tar to read the file", every=0.001)
+        os.truncate(changing, size)
 
     changer = threading.Thread(target=change)
     changer.start()
-    try:
-        host.job()
-        ran = host.run()
-    finally:
-        end.set()
-        changer.join()
+    host.job(limits={"rate": "2MiB"}, compression={"program": "none"})  # so slow that it changes in the middle
+    ran = host.run()
+    changer.join()
     assert (ran.code, ran.result["status"]) == (0, "warn")
     assert any("changed while it was read" in text and "changing.log" in text for text in ran.result["warnings"])
     (made,) = host.manifests()
     assert any("changing.log" in text for text in made.archives[0].warnings)
     assert made.archives[0].statuses[0] == 1
+
+
+def is_open(file: Path) -> bool:
+    """Whether any process has it open, from /proc/PID/fd."""
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == str(file):
+                return True
+    return False
 
 
 def test_a_source_that_is_missing_is_a_failure_not_an_empty_backup(host: BackedUp) -> None:
