@@ -15,6 +15,7 @@ import structlog
 from agent.core.clock import NS, Clock
 from agent.core.errors import Rejected, Retryable
 from agent.core.isolation import Worker
+from agent.core.waiting import sleep_unless
 from agent.troubles import Troubles
 from alerting.notify.message import Alert
 from alerting.policy import Policy
@@ -69,18 +70,7 @@ class Forwarder:
         if self._due_at is None:
             await self._changed.wait()
             return
-        waiting = {
-            asyncio.ensure_future(self._clock.sleep_until(self._due_at)),
-            asyncio.ensure_future(self._until_changed()),
-        }
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waiting:
-                one.cancel()
-
-    async def _until_changed(self) -> None:
-        await self._changed.wait()
+        await sleep_unless(self._changed, self._clock, self._due_at)
 
     async def _hand_over(self, alerts: Sequence[Alert]) -> None:
         now, patience = self._clock.wall_ns() / NS, 10 * self._notifier.deadline + 30.0

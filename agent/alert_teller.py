@@ -21,6 +21,7 @@ from agent.core.errors import Retryable
 from agent.core.isolation import Worker
 from agent.core.labels import Labels, labels_of
 from agent.core.units import format_duration
+from agent.core.waiting import sleep_unless
 from agent.troubles import Troubles
 from alerting.attempts import Claimed, Outcome, attempt
 from alerting.desk import Desk
@@ -127,13 +128,7 @@ class Teller:
         wait = _LONGEST_SLEEP_S if self._due_at is None else min(self._due_at - self.now(), _LONGEST_SLEEP_S)
         if wait <= 0 and not self._is_busy:
             wait = 1.0  # what is due cannot be done now: its receiver is busy
-        sleeping = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + max(wait, 0.01)))
-        waking = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-            waking.cancel()
+        await sleep_unless(self._wake, self._clock, self._clock.monotonic() + max(wait, 0.01))
 
     # Messages.
 

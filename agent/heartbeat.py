@@ -14,6 +14,7 @@ import structlog
 from agent.core.clock import Clock
 from agent.core.errors import Rejected, Retryable
 from agent.core.isolation import Worker
+from agent.core.waiting import sleep_unless
 from agent.healthchecks import address
 from alerting.notify.http import check, request
 from alerting.options import HeartbeatOptions
@@ -57,13 +58,7 @@ class Heartbeat:
 
     async def _is_changed_within(self, seconds: float) -> bool:
         """Wait so long, or until there are other options."""
-        sleeping = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + seconds))
-        changing = asyncio.ensure_future(self._has_changed.wait())
-        try:
-            await asyncio.wait({sleeping, changing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-            changing.cancel()
+        await sleep_unless(self._has_changed, self._clock, self._clock.monotonic() + seconds)
         is_changed = self._has_changed.is_set()
         self._has_changed.clear()
         return is_changed

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from agent.core.clock import NS, Clock
+from agent.core.waiting import sleep_unless
 from backup import histories
 from backup.errors import BackupError
 from backup.job import Job
@@ -91,13 +92,7 @@ class Scheduler:
 
     async def _sleep(self, seconds: float) -> None:
         """Until then, or until something was changed or requested."""
-        asleep = asyncio.ensure_future(self._clock.sleep_until(self._clock.monotonic() + seconds))
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait((asleep, changed), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asleep.cancel()
-            changed.cancel()
+        await sleep_unless(self._changed, self._clock, self._clock.monotonic() + seconds)
 
     async def _do(self, name: str, run: Run | None) -> None:
         """Run a job. `run` None: because somebody asked, which leaves its schedule as it is."""
