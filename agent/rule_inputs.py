@@ -38,12 +38,22 @@ class RuleInputs:
         self._scheduler = scheduler
         self._clock = clock
         self._metrics: dict[str, _Names] = {}
+        self._feeders: dict[str, tuple[str, ...]] = {}  # by metric; all rules are looked at again and again
+        self._tasks = scheduler.tasks  # those that `_feeders` is about
         self._since: dict[tuple[str, str], float] = {}
         self._started_at = clock.wall_ns() / NS
 
     def feeders(self, metric: str) -> Collection[str]:
         """The collectors that declare this metric."""
-        return [name for name, task in list(self._scheduler.tasks.items()) if metric in self._names(name, task)]
+        tasks = self._scheduler.tasks
+        if tasks is not self._tasks:
+            self._feeders.clear()
+            self._tasks = tasks
+        known = self._feeders.get(metric)
+        if known is None:
+            known = tuple(name for name, task in list(tasks.items()) if metric in self._names(name, task))
+            self._feeders[metric] = known
+        return known
 
     def _names(self, name: str, task: Task) -> _Names:
         known = self._metrics.get(name)

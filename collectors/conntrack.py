@@ -65,7 +65,7 @@ class Conntrack:
     name: ClassVar[str] = "conntrack"
     groups: ClassVar[tuple[Group, ...]] = (CONNTRACK, CONNTRACK_STAT)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _count: KeptFile = field(init=False)
     _limit: KeptFile = field(init=False)

@@ -58,7 +58,7 @@ class Filefd:
     name: ClassVar[str] = "filefd"
     groups: ClassVar[tuple[Group, ...]] = (SYSCTL_FS,)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _files: list[tuple[KeptFile, tuple[int, ...]]] = field(init=False)
 

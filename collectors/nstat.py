@@ -109,7 +109,7 @@ class NStat:
     name: ClassVar[str] = "nstat"
     groups: ClassVar[tuple[Group, ...]] = (NSTAT, NETSTAT)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     dump_zeros: bool = option(True, "Write counters that are zero to the `nstat` measurement, too.")
     fields: str = option(DEFAULT_FIELDS, "Regular expression of the counters that node_netstat_* has.")
     host: Host = field(default_factory=Host)

@@ -41,7 +41,7 @@ class Schedstat:
     name: ClassVar[str] = "schedstat"
     groups: ClassVar[tuple[Group, ...]] = (SCHEDSTAT,)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _file: KeptFile = field(init=False)
 

@@ -65,7 +65,7 @@ class SockStat:
     name: ClassVar[str] = "sockstat"
     groups: ClassVar[tuple[Group, ...]] = (SOCKSTAT,)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _files: tuple[KeptFile, KeptFile] = field(init=False)
 

@@ -57,7 +57,7 @@ class Swap:
     name: ClassVar[str] = "swap"
     groups: ClassVar[tuple[Group, ...]] = (SWAP, SWAPPING)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _meminfo: KeptFile = field(init=False)
     _vmstat: KeptFile = field(init=False)

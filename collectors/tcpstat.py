@@ -140,7 +140,7 @@ class TcpStat:
     name: ClassVar[str] = "tcpstat"
     groups: ClassVar[tuple[Group, ...]] = (NETSTAT, TCP_STATES)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     many_sockets: int = option(5000, "From this number of sockets on they are counted at `slow_interval`.", minimum=1)
     slow_interval: Seconds = option(30.0, "Time between two counts where there are many sockets or no netlink.")
     max_sockets: int = option(500_000, "With more TCP sockets than this the count is given up.", minimum=1)

@@ -39,7 +39,7 @@ class Wallclock:
     name: ClassVar[str] = "time"
     groups: ClassVar[tuple[Group, ...]] = (TIME, ZONE, CLOCKSOURCE_CURRENT, CLOCKSOURCE_AVAILABLE)
 
-    interval: Seconds = option(5.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     host: Host = field(default_factory=Host)
     _wall: Callable[[], float] = time.time
 

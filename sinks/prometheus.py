@@ -1,7 +1,9 @@
 """The newest readings as Prometheus text and OpenMetrics, as node_exporter shows them.
 
 Formats: prometheus.io "Exposition formats" (text 0.0.4) and the OpenMetrics 1.0 specification. All families and samples
-of a snapshot are one format string, made anew only when a series comes or goes, so a scrape is one format call.
+of a snapshot are one format string, made anew only when a series comes or goes, so a scrape is one format call. On a
+busy host some come and go all the time (the state of a process, the names of the largest); then the lines of the rest
+are put together again from their texts.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from agent.core.model import Field, Group, Tick
+from agent.core.model import Field, Group, Kind, Tick
 from agent.core.pick import picker
 
 Dialect = Literal["text", "openmetrics"]
@@ -23,30 +25,22 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-@dataclass(slots=True)
-class _Row:
-    """A reading of the snapshot the plan was made for."""
+class _Line(NamedTuple):
+    """A sample of a series: its text up to the value, as part of a format string, and where the value comes from."""
 
-    group: Group
-    tags: tuple[str, ...]
-    start: int  # where its values begin among all values of the snapshot
-
-
-@dataclass(slots=True)
-class _Sample:
-    """One line to be: its text up to the value and where the value comes from."""
-
+    offset: int  # among the values of the reading
     head: str
-    place: int
     field: Field
+
+
+_Row = tuple[Group, tuple[str, ...], Any]  # a Reading
 
 
 @dataclass(slots=True)
 class _Family:
-    name: str
-    kind: str
-    help: str
-    samples: dict[str, _Sample] = field(default_factory=dict)  # by head, so that a label set emitted twice is one line
+    first: Field  # of several that differ, its kind and help count
+    # By head, so that a label set emitted twice is one line: the place of the value.
+    samples: dict[str, tuple[int, Field]] = field(default_factory=dict)
 
 
 class Exposition:
@@ -54,6 +48,7 @@ class Exposition:
 
     def __init__(self) -> None:
         self._plans: dict[Dialect, _Plan] = {}
+        self._lines: dict[tuple[Group, tuple[str, ...]], tuple[_Line, ...]] = {}
 
     def render(self, ticks: Sequence[Tick], dialect: Dialect = "text") -> str:
         """The whole exposition of the newest Tick of each collector."""
@@ -63,8 +58,19 @@ class Exposition:
             values.extend(reading.values)
         plan = self._plans.get(dialect)
         if plan is None or not plan.fits(rows, values):
-            plan = self._plans[dialect] = _Plan(rows, values, dialect)
+            plan = self._plans[dialect] = _Plan(rows, self._lines_of(rows), values, dialect)
         return plan.render(values)
+
+    def _lines_of(self, rows: Iterable[_Row]) -> list[tuple[_Line, ...]]:
+        """The lines of each row; those of series that are gone are forgotten."""
+        before, now = self._lines, {}
+        lines = []
+        for group, tags, _ in rows:
+            key = (group, tags)
+            now[key] = found = before.get(key) or _lines(group, tags)
+            lines.append(found)
+        self._lines = now
+        return lines
 
     @property
     def duplicates(self) -> int:
@@ -80,53 +86,49 @@ class _Plan:
     """The format string for one set of series."""
 
     def __init__(
-        self, rows: Iterable[tuple[Group, tuple[str, ...], Any]], values: Sequence[Any], dialect: Dialect
+        self, rows: Sequence[_Row], lines: Iterable[Iterable[_Line]], values: Sequence[Any], dialect: Dialect
     ) -> None:
-        self._rows: list[_Row] = []
+        self._series = [(group, tags) for group, tags, _ in rows]
         self.duplicates = 0
         self._absent: list[int] = []
-        families = self._families(rows, values)
-        samples = [sample for name in sorted(families) for sample in families[name].samples.values()]
+        families = self._families(lines, values)
+        names = sorted(families)
+        samples = [sample for name in names for sample in families[name].samples.values()]
         self.samples = len(samples)
-        self._pick = picker([sample.place for sample in samples])
+        self._pick = picker([place for place, _ in samples])
         self._convert = [
-            (at, sample.field.scale)
-            for at, sample in enumerate(samples)
-            if sample.field.scale != 1.0 or sample.field.type is bool
+            (at, declared.scale)
+            for at, (_, declared) in enumerate(samples)
+            if declared.scale != 1.0 or declared.type is bool
         ]
-        self._format = "".join(_family_text(families[name], dialect) for name in sorted(families))
+        self._format = "".join([_family_text(name, families[name], dialect) for name in names])
         if dialect == "openmetrics":
             self._format += "# EOF\n"
 
-    def _families(
-        self, rows: Iterable[tuple[Group, tuple[str, ...], Any]], values: Sequence[Any]
-    ) -> dict[str, _Family]:
+    def _families(self, lines: Iterable[Iterable[_Line]], values: Sequence[Any]) -> dict[str, _Family]:
         families: dict[str, _Family] = {}
-        at = 0
-        for group, tags, _ in rows:
-            self._rows.append(_Row(group, tags, at))
-            for place, declared in enumerate(group.fields, at):
-                if declared.prom is None or declared.type is str or not _NAME.fullmatch(declared.prom):
-                    continue
+        at = 0  # where the row's values begin among all of the snapshot
+        for (group, _), of_row in zip(self._series, lines, strict=True):
+            for offset, head, declared in of_row:
+                place = at + offset
                 if values[place] is None:
                     self._absent.append(place)
                     continue
-                name = declared.family or declared.prom
+                name = declared.family or declared.prom or ""
                 family = families.get(name)
                 if family is None:
-                    family = families[name] = _Family(name, declared.kind, declared.help)
-                head = declared.prom + _label_text(group, tags, declared)
+                    family = families[name] = _Family(declared)
                 self.duplicates += head in family.samples
-                family.samples[head] = _Sample(head, place, declared)
+                family.samples[head] = place, declared
             at += len(group.fields)
         return families
 
-    def fits(self, rows: Sequence[tuple[Group, tuple[str, ...], Any]], values: Sequence[Any]) -> bool:
+    def fits(self, rows: Sequence[_Row], values: Sequence[Any]) -> bool:
         """True when the snapshot has the very series this plan was made for."""
-        if len(rows) != len(self._rows):
+        if len(rows) != len(self._series):
             return False
-        for (group, tags, _), known in zip(rows, self._rows, strict=True):
-            if group is not known.group or tags != known.tags:
+        for (group, tags, _), known in zip(rows, self._series, strict=True):
+            if group is not known[0] or tags != known[1]:
                 return False
         return None not in self._pick(values) and all(values[place] is None for place in self._absent)
 
@@ -139,17 +141,30 @@ class _Plan:
         return self._format % tuple(picked)
 
 
-def _family_text(family: _Family, dialect: Dialect) -> str:
+def _family_text(name: str, family: _Family, dialect: Dialect) -> str:
     """HELP, TYPE and the sample lines of one family, `%s` where values go."""
-    name, kind = family.name, family.kind
-    if dialect == "openmetrics":
-        if kind == "counter":  # OpenMetrics names the family without _total and knows no other counters
-            name, kind = (name.removesuffix("_total"), kind) if name.endswith("_total") else (name, "unknown")
-        elif kind == "untyped":
-            kind = "unknown"
-    help = family.help.translate(_HELP_TEXT if dialect == "text" else _LABEL_VALUE)
+    kind = family.first.kind if dialect == "text" else _kind_in_openmetrics(name, family.first.kind)
+    if dialect == "openmetrics" and kind == "counter":  # it names the family without _total
+        name = name.removesuffix("_total")
+    help = family.first.help.translate(_HELP_TEXT if dialect == "text" else _LABEL_VALUE)
     head = f"# HELP {name} {help}\n# TYPE {name} {kind}\n".replace("%", "%%")
-    return head + "".join(f"{sample.head.replace('%', '%%')} %s\n" for sample in family.samples.values())
+    return head + " %s\n".join([*family.samples, ""])
+
+
+def _kind_in_openmetrics(name: str, kind: Kind) -> str:
+    """It knows no counters but those whose name ends in _total."""
+    if kind == "untyped" or (kind == "counter" and not name.endswith("_total")):
+        return "unknown"
+    return kind
+
+
+def _lines(group: Group, tags: tuple[str, ...]) -> tuple[_Line, ...]:
+    """What of a reading has a place in the format."""
+    return tuple(
+        _Line(offset, (declared.prom + _label_text(group, tags, declared)).replace("%", "%%"), declared)
+        for offset, declared in enumerate(group.fields)
+        if declared.prom is not None and declared.type is not str and _NAME.fullmatch(declared.prom)
+    )
 
 
 def _label_text(group: Group, tags: tuple[str, ...], declared: Field) -> str:

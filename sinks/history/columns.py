@@ -12,10 +12,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, overload
 
 ABSENT_BYTES: Final = struct.pack("=Q", 0x7FF0000000000AB5)
-ABSENT: Final[float] = struct.unpack("=d", ABSENT_BYTES)[0]
+_DOUBLE: Final = struct.Struct("=d")
+ABSENT: Final[float] = _DOUBLE.unpack(ABSENT_BYTES)[0]
 _WIDTH: Final = 8
 
 
@@ -42,7 +43,7 @@ class Block:
 
     layout: Layout
     times: array[int]
-    columns: list[bytes]
+    columns: Sequence[bytes]
 
     def between(self, after_ms: int, until_ms: int) -> Block | None:
         """The rows with after < time <= until; None where there is none."""
@@ -68,11 +69,27 @@ def expanded(column: bytes, rows: int) -> bytes:
     return column * rows if len(column) == _WIDTH else column
 
 
-def columns_of(rows: bytes | bytearray, width: int) -> list[bytes]:
-    """The columns of `width` doubles a row."""
-    values = array("d")
-    values.frombytes(rows)
-    return [collapsed(values[place::width].tobytes()) for place in range(width)]
+class RowColumns(Sequence[bytes]):
+    """The columns of rows of `width` doubles, each made when it is asked for: a query wants a few out of hundreds."""
+
+    __slots__ = ("_values", "_width")
+
+    def __init__(self, rows: bytes | bytearray, width: int) -> None:
+        self._values = array("d")
+        self._values.frombytes(rows)
+        self._width = width
+
+    def __len__(self) -> int:
+        return self._width
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes]: ...
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(self._width)[place]]
+        return collapsed(self._values[range(self._width)[place] :: self._width].tobytes())
 
 
 def joined(blocks: Sequence[Block]) -> Block:
@@ -146,6 +163,20 @@ def present(times: array[int], column: bytes) -> tuple[array[int], array[float]]
         return times, values
     kept = [row for row in range(len(times)) if row not in absences]
     return array("q", [times[row] for row in kept]), array("d", [values[row] for row in kept])
+
+
+def newest(times: array[int], column: bytes, after_ms: int, until_ms: int) -> tuple[int, float] | None:
+    """The last sample with after < time <= until: its time and value; None where there is none."""
+    row = bisect_right(times, until_ms) - 1
+    is_constant = len(column) == _WIDTH
+    while row >= 0 and times[row] > after_ms:
+        value = column if is_constant else column[row * _WIDTH : (row + 1) * _WIDTH]
+        if value != ABSENT_BYTES:
+            return times[row], _DOUBLE.unpack(value)[0]
+        if is_constant:
+            return None
+        row -= 1
+    return None
 
 
 def _absences(column: bytes) -> Iterator[int]:

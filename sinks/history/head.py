@@ -18,7 +18,7 @@ from typing import Any, Final
 from agent.core.labels import Labels
 from agent.core.model import Group, Tick
 from agent.core.pick import Picker, picker
-from sinks.history.columns import ABSENT, ABSENT_BYTES, Block, Layout, columns_of
+from sinks.history.columns import ABSENT, ABSENT_BYTES, Block, Layout, RowColumns
 from sinks.history.naming import Metric, Names, metrics_of
 from sinks.history.promql.storage import STALE
 from sinks.history.series import Registry
@@ -70,7 +70,7 @@ class _Source:
     times: array[int] = field(default_factory=lambda: array("q"))
     rows: bytearray = field(default_factory=bytearray)
     blocks: list[Block] = field(default_factory=list)
-    open_block: Block | None = None  # the open rows as columns, made when they were last asked for
+    open_block: Block | None = None  # a copy of the open rows, made when they were last asked for
 
     def lay_out(self, series: Iterable[int]) -> None:
         """Begin a layout; the open block is empty."""
@@ -89,7 +89,7 @@ class _Source:
         if not self.times:
             return
         layout = self.layout
-        block = Block(layout, self.times, columns_of(self.rows, len(layout.series)))
+        block = Block(layout, self.times, list(RowColumns(self.rows, len(layout.series))))
         self.blocks.append(block)
         self.times, self.rows, self.open_block = array("q"), bytearray(), None
         if ABSENT_BYTES in block.columns:
@@ -103,7 +103,7 @@ class _Source:
         known = self.open_block
         # Rules ask again and again between two Ticks; rows are only added, so as many of one layout are the same.
         if known is None or known.layout is not self.layout or known.times != self.times:
-            known = Block(self.layout, self.times[:], columns_of(self.rows, len(self.layout.series)))
+            known = Block(self.layout, self.times[:], RowColumns(self.rows, len(self.layout.series)))
             self.open_block = known
         return [*self.blocks, known]
 

@@ -11,7 +11,7 @@ from agent.core.labels import Labels, Matcher
 from agent.core.query import TooMuchError
 from agent.core.sqlite import is_corrupt
 from sinks.history.chunks import DamagedError
-from sinks.history.columns import Block, cut, present
+from sinks.history.columns import Block, cut, newest, present
 from sinks.history.head import Head
 from sinks.history.plan import Coverage, Plan, Segment, make_plan
 from sinks.history.promql.storage import SelectHints, SeriesColumns
@@ -93,8 +93,10 @@ class Selection:
             return []
         # Memory before the file: what leaves memory is in the file by then.
         memory = {source: self._head.blocks(source) for source in by_source}
-        if all(blocks and blocks[0].times[0] <= start_ms for blocks in memory.values()):
+        if all(self._is_all(source, blocks, start_ms) for source, blocks in memory.items()):
             # What rules ask for, mostly: no need to begin a transaction and to look at tiers, half of the cost.
+            if hints.is_newest_enough:
+                return _newest_of(memory, by_source, start_ms - 1, end_ms, hints)
             plan = Plan((Segment(RAW, start_ms - 1, end_ms),))
             found = self._gather(None, memory, by_source, plan, hints)
         else:
@@ -104,6 +106,10 @@ class Selection:
         if plan.remark and found:
             self.remarks[plan.remark] = None
         return [samples.columns(labels, plan.resolution_ms) for labels, samples in found.items()]
+
+    def _is_all(self, source: int, blocks: list[Block], start_ms: int) -> bool:
+        """Has the file nothing of the source from `start_ms` on that these blocks of memory lack?"""
+        return self._store.has_none_of(source) or (bool(blocks) and blocks[0].times[0] <= start_ms)
 
     def _gather(
         self, reader: Reader | None, memory: dict[int, list[Block]], by_source: dict[int, list[Series]], plan: Plan,
@@ -204,6 +210,32 @@ class Selection:
     def _damaged(self, error: DamagedError) -> None:
         self._store.damaged_blocks += 1
         self.remarks[f"a part of history on disk is damaged and left out: {error}"] = None
+
+
+def _newest_of(
+    memory: dict[int, list[Block]], by_source: dict[int, list[Series]], after_ms: int, until_ms: int, hints: SelectHints
+) -> list[SeriesColumns]:
+    """The newest sample of each label set: a dozen blocks need not be put together for one value."""
+    budget = Budget(hints.max_samples, hints.check)
+    found: dict[Labels, tuple[int, float]] = {}
+    for source in sorted(by_source):
+        for one in by_source[source]:
+            sample = _newest(memory[source], one.number, after_ms, until_ms)
+            if sample is not None:
+                budget.spend(1)
+                if one.labels not in found or sample[0] >= found[one.labels][0]:
+                    found[one.labels] = sample
+    return [SeriesColumns(labels, array("q", (at,)), array("d", (value,))) for labels, (at, value) in found.items()]
+
+
+def _newest(blocks: list[Block], number: int, after_ms: int, until_ms: int) -> tuple[int, float] | None:
+    for block in reversed(blocks):
+        place = block.layout.places.get(number)
+        if place is not None:
+            sample = newest(block.times, block.columns[place], after_ms, until_ms)
+            if sample is not None:
+                return sample
+    return None
 
 
 def _add_block(found: dict[int, _Found], block: Block, segment: Segment, budget: Budget) -> None:

@@ -28,6 +28,7 @@ from sinks.history.tiers import FIVE_MINUTES, KINDS, ONE_HOUR, RAW, Tier, window
 _CONTIGUOUS_MS: Final = 600_000  # a shorter gap between two blocks of a source is the newer one's
 _GAP_MS: Final = 3_600_000  # a block holds no longer one: the clock may have been wrong on either side
 _GRACE_MS: Final = 60_000  # Ticks of slow collectors are this late at most
+_NEVER_MS: Final = -(2**62)
 Tell = Callable[..., object]
 
 
@@ -63,7 +64,7 @@ class Store:
         self.pending: dict[int, set[int]] = {FIVE_MINUTES.number: set(), ONE_HOUR.number: set()}
         self.last_ms: dict[int, int] = {}
         self.metrics: dict[str, Metric] = {}
-        self.newest_ms = -(2**62)
+        self.newest_ms = _NEVER_MS
         self.generation = 0  # of the file: another one after the first was set aside
         self.set_aside: list[str] = []
         self.trouble = ""
@@ -128,7 +129,7 @@ class Store:
         (newest_layout,) = db.execute("SELECT coalesce(max(id), 0) FROM layout").fetchone()
         self._next_layout = max(self._next_layout, newest_layout + 1)
         self.last_ms = {number: last_ms for number, _, last_ms in sources}
-        self.newest_ms = max(self.last_ms.values(), default=-(2**62))
+        self.newest_ms = max(self.last_ms.values(), default=_NEVER_MS)
         self.registry.load([(number, name) for number, name, _ in sources], series)
         self.writer = Reader(db)
         self.generation += 1
@@ -219,7 +220,7 @@ class Store:
         metrics: Mapping[str, Metric],
     ) -> None:
         db.executemany(
-            "INSERT OR REPLACE INTO source VALUES (?, ?, ?)", [(n, _clean(name), -(2**62)) for n, name in sources]
+            "INSERT OR REPLACE INTO source VALUES (?, ?, ?)", [(n, _clean(name), _NEVER_MS) for n, name in sources]
         )
         db.executemany(
             "INSERT OR REPLACE INTO series VALUES (?, ?, ?)",
@@ -295,6 +296,10 @@ class Store:
         return start_ms + tier.window_ms + _GRACE_MS <= self.newest_ms or start_ms > self.newest_ms
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    def has_none_of(self, source: int) -> bool:
+        """Nothing of the source was ever written, so no tier has any of it either."""
+        return self.last_ms.get(source, _NEVER_MS) == _NEVER_MS
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reader | None]:

@@ -57,7 +57,16 @@ def inputs(task: Task) -> tuple[RuleInputs, FakeClock]:
 def test_a_metric_comes_from_the_collector_that_declares_it(
     inputs: tuple[RuleInputs, FakeClock], metric: str, feeders: list[str]
 ) -> None:
-    assert inputs[0].feeders(metric) == feeders
+    assert list(inputs[0].feeders(metric)) == feeders
+
+
+def test_a_reload_may_take_a_collector_away(task: Task) -> None:
+    clock = FakeClock()
+    scheduler = Scheduler(clock, lambda *_: None)
+    found = RuleInputs(scheduler, clock)
+    for tasks, feeders in ([], []), ([task], ["memory"]), ([], []):
+        scheduler.set_tasks(tasks)
+        assert list(found.feeders("mem_used")) == feeders
 
 
 def test_a_collector_that_fails_is_known_with_its_reason_and_since_when(

@@ -36,6 +36,7 @@ def _select(
         function=function,
         grouping=grouping,
         by=by,
+        is_newest_enough=len(times) == 1 and not range_ms,
         max_samples=run.budget.samples_left,
         check=run.budget.check,
     )

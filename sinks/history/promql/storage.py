@@ -39,6 +39,7 @@ class SelectHints:
     function: str = ""
     grouping: tuple[str, ...] = ()
     by: bool = False
+    is_newest_enough: bool = False  # of each series the newest sample in [start, end] will do
     max_samples: int = 0
     check: Callable[[], None] = field(default=nothing, compare=False, repr=False)
 

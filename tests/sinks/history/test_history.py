@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from agent.core.clock import NS
 from agent.core.labels import Labels, Matcher, labels_of
 from agent.core.model import Group, Tag, Tick, counter, gauge
-from agent.core.query import QueryTimeoutError
+from agent.core.query import Limits, QueryTimeoutError, TooMuchError
 from sinks.history.columns import ABSENT_BYTES
 from sinks.history.history import History
-from sinks.history.promql.storage import STALE, SelectHints
+from sinks.history.promql.storage import STALE, SelectHints, SeriesColumns
 from sinks.history.store import Store
 from sinks.journal import Journal
 from tests.sinks.history.small import (
@@ -114,6 +115,43 @@ def test_history_is_what_a_naive_memory_of_the_ticks_is(steps: list[tuple[object
         again = opened(directory)
         assert everything(again) == naive.samples
         again.close()
+
+
+@given(st.lists(_tick, min_size=1, max_size=40), st.integers(-100, 6000), st.integers(0, 2000))
+def test_the_newest_sample_is_the_last_of_all(steps: list[tuple[object, ...]], until_s: int, span_s: int) -> None:
+    with TemporaryDirectory() as directory:
+        history = opened(directory)
+        history.append(at(0, {}, collector="one"))
+        history.append(at(0, {}, collector="two"))
+        now = 0
+        for _, collector, later, rows, failed in steps:
+            now = max(now + later, 0)  # type: ignore[operator]
+            tick = at(now, {}, failed=failed, collector=collector)  # type: ignore[arg-type]
+            tick.readings.extend(PLACE.row((name,), (value,)) for name, value in rows.items())  # type: ignore[attr-defined]
+            history.append(tick)
+        until_ms = START_MS + until_s * 1000
+        asked = ([Matcher("__name__", "=", "place_x")], until_ms - span_s * 1000, until_ms)
+        all_of_them = history.select(*asked, SelectHints())
+        newest = history.select(*asked, SelectHints(is_newest_enough=True))
+        assert ends_of(newest) == ends_of(all_of_them)
+        history.close()
+
+
+def ends_of(found: Iterable[SeriesColumns]) -> dict[Labels, tuple[int, bytes]]:
+    """Time and bits of the last sample of each series."""
+    return {one.labels: (one.t[-1], bits(one.v[-1])) for one in found}
+
+
+def test_an_instant_selector_reads_one_sample_a_series(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    for second in range(600):
+        history.append(at(second, {"a": float(second), "b": 1.0}))
+    now_ms = START_MS + 599_000
+    few = Limits(samples=3)
+    assert [one.value for one in history.querier().instant("place_x", now_ms, few).vector()] == [599.0, 1.0]
+    with pytest.raises(TooMuchError):
+        history.querier().instant("last_over_time(place_x[2m])", now_ms, few)
+    history.close()
 
 
 def test_the_journal_gives_back_what_a_crash_took(tmp_path: Path) -> None:
@@ -219,6 +257,23 @@ def test_what_memory_holds_is_answered_without_the_file(tmp_path: Path, monkeypa
     assert len(history.querier().instant("rate(place_x[4m])", now).vector()) == 2
     with pytest.raises(AssertionError, match="the file is read"):
         history.querier().instant("rate(place_x[100m])", now)
+    monkeypatch.undo()
+    history.close()
+
+
+def test_what_was_never_written_is_not_looked_for_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reading(_: Store) -> NoReturn:
+        raise AssertionError("the file is read")
+
+    monkeypatch.setattr(Store, "reading", reading)
+    history = opened(tmp_path)
+    for second in range(30):
+        history.append(at(second, {"a": 1.0}))
+    long_ago = "count_over_time(place_x[7d])"
+    assert [one.value for one in history.querier().instant(long_ago, START_MS + 60_000).vector()] == [30]
+    assert history.write()
+    with pytest.raises(AssertionError, match="the file is read"):
+        history.querier().instant(long_ago, START_MS + 60_000)
     monkeypatch.undo()
     history.close()
 

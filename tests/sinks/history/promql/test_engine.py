@@ -144,9 +144,11 @@ def test_the_store_hears_what_the_samples_are_for() -> None:
     Engine(storage).range("sum by (job) (rate(up[1m])) + avg by (job) (up)", 0, 10_000, 5000)
     left = 5_000_000
     assert storage.asked == [
-        SelectHints(5000, 60_000, 300_000, "rate", (), False, left),
-        SelectHints(5000, 0, 300_000, "avg", ("job",), True, left - 10),
+        SelectHints(5000, 60_000, 300_000, "rate", (), by=False, max_samples=left),
+        SelectHints(5000, 0, 300_000, "avg", ("job",), by=True, max_samples=left - 10),
     ]
+    wanted = [("up", True), ("up @ 3", True), ("up[1m]", False), ("rate(up[1m])", False)]
+    assert [(text, hints.is_newest_enough) for text, _ in wanted for hints in asked_by(text)] == wanted
     assert [hints.function for hints in asked_by("predict_linear(up[1m], 60)")] == ["predict_linear"]
     assert [hints.function for hints in asked_by("quantile_over_time(scalar(up), up[1m])")] == [
         "scalar",
