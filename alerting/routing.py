@@ -6,13 +6,13 @@ deepest match decides. What a route does not say it has from its parent.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.labels import Labels, Matcher, keep, select
+from agent.core.problems import did_you_mean
 from agent.core.units import parse_duration
 from alerting.digest import DigestSchedule, parse_schedule
 from alerting.matching import parse_matchers, show_matchers
@@ -173,9 +173,8 @@ class _Reader:
 
 
 def _near(name: str, names: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(names), 1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    if meant := did_you_mean(name, sorted(names)):
+        return meant
     return f"; one of {', '.join(sorted(names))} would be right" if names else "; there are none"
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.core.clock import SystemClock
 from agent.core.model import Tick
@@ -119,13 +119,23 @@ def build(
         **plain_api.endpoints(asking, agent, names or Names("node", os.uname().nodename)),
         **{operation.path: endpoint for operation, endpoint in more},
     }
-    return Guard(application(operations, endpoints), options or HttpOptions(), hosts, _reads(operations))
+    return Guard(Application(operations, endpoints), options or HttpOptions(), hosts, _reads(operations))
 
 
-def application(operations: Sequence[Operation], endpoints: Mapping[str, Endpoint]) -> Starlette:
-    """Routes of the operations, without a guard."""
-    routes = [Route(one.path, endpoints[one.path], methods=list(one.methods)) for one in operations]
-    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _no_such_method, 500: _broken})
+class Application:
+    """Routes of the operations, without a guard.
+
+    `starlette.applications` would bring an error page with it: 0.6 MB, for errors that the guard answers.
+    """
+
+    def __init__(self, operations: Sequence[Operation], endpoints: Mapping[str, Endpoint]) -> None:
+        self.routes = [Route(one.path, endpoints[one.path], methods=list(one.methods)) for one in operations]
+        handlers = {404: _not_found, 405: _no_such_method}
+        self._answer = ExceptionMiddleware(Router(self.routes), handlers=handlers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # so the router raises what the handlers are for, instead of answering itself
+        await self._answer(scope, receive, send)
 
 
 def _reads(operations: Iterable[Operation]) -> Callable[[str, str], bool]:
@@ -173,11 +183,6 @@ async def _not_found(request: Request, _: Exception) -> Response:
     if request.url.path.startswith("/api/"):
         return refusals.answer(Refusal("not_found", "no such path; /api/openapi.json lists them"))
     return PlainTextResponse("not found\n", 404)
-
-
-async def _broken(_: Request, __: Exception) -> Response:
-    """Of what went wrong nothing is shown; Starlette raises it again and the guard logs it."""
-    return refusals.answer(Refusal("internal", "internal error; the agent's log has it"))
 
 
 async def _no_such_method(request: Request, error: Exception) -> Response:

@@ -29,10 +29,11 @@ class Registry:
         self._guard = threading.Lock()
         self._most = most_series
         self._sources: dict[str, int] = {}
-        self._by_labels: dict[tuple[int, Labels], Series] = {}
+        self._by_labels: dict[int, dict[Labels, Series]] = {}  # by source
         self._by_number: dict[int, Series] = {}
-        self._by_name: dict[str, dict[int, Series]] = {}
-        self._texts: dict[str, str] = {}  # label names and values, each once
+        self._by_name: dict[str, list[Series]] = {}
+        self._pairs: dict[tuple[str, str], tuple[str, str]] = {}  # labels, each once: most are those of many series
+        self._forgotten = 0  # since the pairs were last looked through
         self._next = 1
         self._next_source = 1
         self.refused = 0  # series beyond the most
@@ -46,7 +47,7 @@ class Registry:
                 self._sources.setdefault(name, number)
                 self._next_source = max(self._next_source, number + 1)
             for one in series:
-                self._add(one)
+                self._add(Series(one.number, one.source, self._shared(one.labels)))
 
     def begin_apart(self) -> None:
         """The file cannot be read yet: count where it will hardly have counted, so that both can be joined later."""
@@ -66,23 +67,24 @@ class Registry:
 
     def number(self, source: int, labels: Labels) -> int | None:
         """The number of a series; None for a new one where there are too many already."""
-        known = self._by_labels.get((source, labels))
+        known = self._by_labels.get(source, {}).get(labels)
         if known is None:
             with self._guard:
                 if len(self._by_number) >= self._most:
                     self.refused += 1
                     return None
-                same = self._texts.setdefault
-                shared = tuple([(same(name, name), same(value, value)) for name, value in labels])
-                known = Series(self._next, source, shared)
+                known = Series(self._next, source, self._shared(labels))
                 self._add(known)
                 self.unsaved.append(known)
         return known.number
 
+    def _shared(self, labels: Labels) -> Labels:
+        return tuple([self._pairs.setdefault(pair, pair) for pair in labels])
+
     def _add(self, series: Series) -> None:
-        self._by_labels[series.source, series.labels] = series
+        self._by_labels.setdefault(series.source, {})[series.labels] = series
         self._by_number[series.number] = series
-        self._by_name.setdefault(value_of(series.labels, METRIC_NAME), {})[series.number] = series
+        self._by_name.setdefault(value_of(series.labels, METRIC_NAME), []).append(series)
         self._next = max(self._next, series.number + 1)
 
     def forget_all_saved(self) -> None:
@@ -94,14 +96,17 @@ class Registry:
     def forget(self, numbers: Iterable[int]) -> None:
         """These series have no samples left anywhere."""
         with self._guard:
-            for number in numbers:
-                one = self._by_number.pop(number, None)
-                if one is not None:
-                    del self._by_labels[one.source, one.labels]
-                    named = self._by_name[value_of(one.labels, METRIC_NAME)]
-                    del named[number]
-                    if not named:
-                        del self._by_name[value_of(one.labels, METRIC_NAME)]
+            gone = [one for number in numbers if (one := self._by_number.pop(number, None)) is not None]
+            for one in gone:
+                del self._by_labels[one.source][one.labels]
+            for name in {value_of(one.labels, METRIC_NAME) for one in gone}:
+                self._by_name[name] = [one for one in self._by_name[name] if one.number in self._by_number]
+                if not self._by_name[name]:
+                    del self._by_name[name]
+            self._forgotten += len(gone)
+            if self._forgotten > len(self._by_number):
+                self._forgotten = 0
+                self._pairs = {pair: pair for one in self._by_number.values() for pair in one.labels}
 
     def sources(self) -> dict[str, int]:
         """The numbers of all sources by name."""
@@ -124,12 +129,7 @@ class Registry:
         named = [matcher for matcher in matchers if matcher.name == METRIC_NAME]
         exact = next((matcher.value for matcher in named if matcher.op == "="), None)
         names = self._by_name if exact is None else {exact} & self._by_name.keys()
-        return [
-            one
-            for name in names
-            if all(matcher.matches(name) for matcher in named)
-            for one in self._by_name[name].values()
-        ]
+        return [one for name in names if all(matcher.matches(name) for matcher in named) for one in self._by_name[name]]
 
 
 def _meets(labels: Labels, conditions: list[tuple[str, Callable[[str], bool]]]) -> bool:
