@@ -166,6 +166,14 @@ class Head:
             if time_ms >= self._up_at:
                 self._append_up(time_ms)
 
+    def end_replay(self) -> None:
+        """Let go of the journal's Groups: what the collectors say from now on hangs on their own."""
+        with self._guard:
+            for source in self._sources.values():
+                source.shapes.clear()
+                source.shape = source.fast = None
+            self._groups.clear()
+
     def _source(self, name: str) -> _Source:
         source = self._sources.get(name)
         if source is None:

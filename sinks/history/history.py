@@ -132,6 +132,7 @@ class History:
             if abs(tick.time_ns - written_ns) > self.options.flush * NS:
                 self.write()
                 written_ns = tick.time_ns
+        self._head.end_replay()
         return count
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -226,8 +227,8 @@ class History:
         return [one for one in self._registry.find(matchers) if one.number in there]
 
     def metadata(self) -> dict[str, Metric]:
-        """Type, help and unit of every metric seen, by name."""
-        return {**self._store.metrics, **self._head.metrics}
+        """Type, help and unit of every metric seen, by name. Reads the file: not for the event loop."""
+        return {**self._store.metrics(), **self._head.metrics}
 
     def status(self) -> Status:
         """How much there is. Reads the file: not for the event loop."""

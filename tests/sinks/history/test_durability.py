@@ -234,7 +234,7 @@ def test_a_damaged_part_stops_no_write_and_no_tier(tmp_path: Path, statement: st
         history.close()
 
 
-@pytest.mark.parametrize("column", ["series SET labels", "source SET name", "metric SET help"])
+@pytest.mark.parametrize("column", ["series SET labels", "source SET name"])
 def test_names_that_are_no_text_have_the_file_set_aside_and_history_goes_on(tmp_path: Path, column: str) -> None:
     _hour(tmp_path)
     _damaged(tmp_path, f"UPDATE {column} = CAST(x'ff' AS TEXT)")
@@ -243,6 +243,19 @@ def test_names_that_are_no_text_have_the_file_set_aside_and_history_goes_on(tmp_
     assert history.write(), history.status().trouble
     assert len(history.status().set_aside) == 1
     assert samples(history, "a") == [(3600, 1.0)]
+    history.close()
+
+
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "7"])
+def test_a_metric_whose_help_is_no_text_costs_nothing_else(tmp_path: Path, value: str) -> None:
+    _hour(tmp_path)
+    _damaged(tmp_path, f"UPDATE metric SET help = {value}")
+    history = opened(tmp_path)
+    assert "place_x" in history.metadata()
+    history.append(at(3600, {"a": 1.0}))
+    assert history.write(), history.status().trouble
+    assert history.metadata()["place_x"].help == "What it is."
+    assert history.status().set_aside == ()
     history.close()
 
 
