@@ -19,6 +19,8 @@ NO_LABELS: Final[Labels] = ()
 NAMING: Final = frozenset({METRIC_NAME, "__type__", "__unit__"})  # what a computed value no longer is called
 
 _REMEMBERED_ANSWERS = 4096  # per pattern; a match through the binding takes 5 us, a look-up 0.05
+_MOST_LITERALS = 256  # that one pattern stands for where it has groups
+_MOST_NESTED = 8
 _META = frozenset("\\.+*?()|[]{}^$")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
             "\v": "\\v"}  # fmt: skip
@@ -124,28 +126,44 @@ def predicate(pattern: str) -> Predicate:
 
 
 def _literals(pattern: str) -> frozenset[str] | None:
-    """The texts that `a`, `a|b` or `(a|b)` stand for; None where the pattern is more than that."""
-    body = pattern
-    if body.startswith("(") and body.endswith(")"):
-        body = body[3:-1] if body.startswith("(?:") else body[1:-1]
-    found: list[str] = []
-    word: list[str] = []
-    chars = iter(body)
-    for char in chars:
+    """The texts that `a`, `a|b`, `(a|b)` or `a(b|c)` stand for; None where the pattern is more than that."""
+    found = _alternatives(pattern)
+    return None if found is None else frozenset(text for texts in found for text in texts)
+
+
+def _alternatives(pattern: str) -> list[list[str]] | None:
+    """The texts of each alternative that no group holds; None where it is more than literals and groups of them."""
+    read = _read_alternatives(pattern, 0, _MOST_NESTED)
+    if read is None or read[1] != len(pattern):
+        return None
+    return read[0]
+
+
+def _read_alternatives(pattern: str, at: int, depth: int) -> tuple[list[list[str]], int] | None:
+    """Those from `at` on, and where the group or the pattern they are in ends; `depth`: levels of groups to come."""
+    found, texts = [], [""]
+    while at < len(pattern) and pattern[at] != ")":
+        char, at = pattern[at], at + 1
         if char == "|":
-            found.append("".join(word))
-            word = []
-        elif char == "\\":
-            escaped = next(chars, "")
-            if escaped not in _META and escaped not in {"-", "/", ":"}:
+            found.append(texts)
+            texts = [""]
+            continue
+        ways = [char]
+        if char == "(":
+            inner = _read_alternatives(pattern, at + 2 * pattern.startswith("?:", at), depth - 1) if depth else None
+            if inner is None or inner[1] == len(pattern):
                 return None
-            word.append(escaped)
+            ways, at = [text for one in inner[0] for text in one], inner[1] + 1
+        elif char == "\\":
+            ways, at = [pattern[at : at + 1]], at + 1
+            if ways[0] not in _META and ways[0] not in {"-", "/", ":"}:
+                return None
         elif char in _META:
             return None
-        else:
-            word.append(char)
-    found.append("".join(word))
-    return frozenset(found)
+        if len(texts) * len(ways) > _MOST_LITERALS:
+            return None
+        texts = [text + way for text in texts for way in ways]
+    return [*found, texts], at
 
 
 def _around_literal(pattern: str) -> Predicate | None:
@@ -154,11 +172,10 @@ def _around_literal(pattern: str) -> Predicate | None:
     rest = pattern[len(head) :]
     tail = rest[-2:] if rest[-2:] in {".*", ".+"} and rest[-3:-2] != "\\" else ""
     middle = rest[: len(rest) - len(tail)]
-    is_group = middle.startswith("(") and middle.endswith(")")
-    literals = _literals(middle) if is_group or "|" not in middle else None
-    if literals is None:
+    found = _alternatives(middle)
+    if found is None or len(found) > 1:  # `.*a|b` is `(.*a)|b`
         return None
-    texts = tuple(literals)
+    texts = tuple(found[0])
     if head and tail:
         first, last = (1 if head == ".+" else 0), (-1 if tail == ".+" else None)
         least = (head == ".+") + (tail == ".+")

@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import NoReturn
 
 import pytest
 import re2
@@ -94,8 +95,8 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(PIECES, max_size=6).map("".join), st.text("ab.-\n\\", max_size=5))
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(PIECES, max_size=8).map("".join), st.text("ab.-\n\\", max_size=5))
 def test_short_cuts_for_simple_patterns_answer_as_re2(pattern: str, value: str) -> None:
     options = re2.Options()
     options.dot_nl = True
@@ -107,3 +108,23 @@ def test_short_cuts_for_simple_patterns_answer_as_re2(pattern: str, value: str) 
             labels.predicate(pattern)
     else:
         assert labels.predicate(pattern)(value) is expected
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000 + "a" + ")" * 5000, "(a|b)" * 20, "|".join(map(str, range(5000)))])
+def test_a_pattern_of_any_size_is_read(pattern: str) -> None:
+    matches = labels.predicate(pattern)
+    assert not matches("no")
+    assert labels.predicate(f".*{pattern}")("no") is matches("no")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r".+\.(automount|device|mount|scope|slice)", "(loop|ram|zram|fd|sr).*", r"tmpfs|fuse\.lxcfs", "(?:a|b)c(d|e)"],
+)
+def test_patterns_of_the_defaults_need_no_re2(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(pattern: str) -> NoReturn:
+        raise AssertionError(pattern)
+
+    labels.predicate.cache_clear()
+    monkeypatch.setattr(labels, "compile_pattern", compiled)
+    assert not labels.predicate(pattern)("something else")
