@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -76,6 +77,7 @@ class AlertKeeper:
         self.querier = history.querier()
         self._rules_worker = Worker("rules")
         self._evaluated: set[str] = set()
+        self._judged: deque[Evaluation] = deque()  # from the thread of the rules to the event loop
         self._evaluated_at: float | None = None
         self._instance = instance
         own_labels = labels_of({"instance": instance})
@@ -164,24 +166,32 @@ class AlertKeeper:
 
     # Judging, on the thread of the rules.
 
-    def _call(self, blocking: Callable[[], T]) -> Awaitable[T]:
-        return self._rules_worker.call(blocking, _EVALUATION_TIMEOUT_S)
+    async def _call(self, blocking: Callable[[], T]) -> T:
+        try:
+            return await self._rules_worker.call(blocking, _EVALUATION_TIMEOUT_S)
+        finally:
+            self._take_note()
 
     def _deliver(self, done: Evaluation) -> None:
         assert self.desk is not None and self._loop is not None  # noqa: PT018 - run has made them
         self.desk.take(done.alerts, self.engine.snapshot(), done.at)
         for error in done.errors:
             log.warning("rule.failed", reason=error)
-        call_soon(self._loop, self._evaluation_done, done)
+        self._judged.append(done)
+        if done.alerts:  # the event loop is not woken for each group that has nothing to tell
+            call_soon(self._loop, self._take_note)
 
-    def _evaluation_done(self, done: Evaluation) -> None:
-        self._evaluated.add(done.group)
-        self._evaluated_at = self._clock.monotonic()
-        self._troubles.clear(_CANNOT_EVALUATE, done.group)
-        if done.alerts:
-            self._forwarders.poke()
-        if done.alerts or (self.desk is not None and not self.desk.is_settled and self._has_settled()):
-            self.teller.look()
+    def _take_note(self) -> None:
+        """On the event loop, of what was judged since the last time."""
+        while self._judged:
+            done = self._judged.popleft()
+            self._evaluated.add(done.group)
+            self._evaluated_at = self._clock.monotonic()
+            self._troubles.clear(_CANNOT_EVALUATE, done.group)
+            if done.alerts:
+                self._forwarders.poke()
+            if done.alerts or (self.desk is not None and not self.desk.is_settled and self._has_settled()):
+                self.teller.look()
 
     def _has_settled(self) -> bool:
         return self._evaluated >= self.engine.groups.keys()
