@@ -45,6 +45,7 @@ from agent.rule_sets import rules_directory
 from agent.scheduler import Scheduler
 from agent.sink_set import SinkSet
 from agent.timetable import Task
+from agent.watchdog import Watchdog
 from sinks.carrier import DeliveryStats
 from sinks.journal import Journal
 
@@ -56,6 +57,7 @@ log = structlog.get_logger("agent")
 FLUSH_AT_STOP_S = 5.0
 END_S = 6.0  # all parts side by side; with the journal's 3 s, the end comes within 10 s
 STOP_JOURNAL_S = 3.0
+_MOST_BETWEEN_S = 65.0  # two slots, however far apart collectors are and whatever the wall clock does
 _FIXED = ("state_dir", "journal", "history", "backup")  # options that a reload cannot change
 
 
@@ -272,14 +274,16 @@ class Daemon:
         sdnotify.notify("READY=1", f"STATUS={len(self._scheduler.tasks)} collectors, {len(settings.sinks)} sinks")
 
     async def _watch(self, scheduling: asyncio.Task[None]) -> None:
-        """Feed systemd's watchdog only while slots come; what is merely failing is an alert, not a kill."""
+        """Tell systemd that slots come, for as long as they do."""
         interval = sdnotify.watchdog_interval()
         if interval is None:
             return
-        while not scheduling.done():
-            await asyncio.sleep(interval)
-            if self._clock.monotonic() - self._scheduler.last_slot_at < 65.0:
-                sdnotify.notify("WATCHDOG=1")
+        watchdog = Watchdog(interval, lambda: self._clock.monotonic() - self._scheduler.last_slot_at < _MOST_BETWEEN_S)
+        self._hub.subscribe(watchdog.slot_ended)
+        try:
+            await asyncio.wait([scheduling])
+        finally:
+            watchdog.close()
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
