@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf, isfinite
 from typing import Any, Literal, NamedTuple
 
-from agent.core.model import Field, Group, Kind, Tick
+from agent.core.model import Field, Group, Kind, Reading, Tick, series_of, values_of
 from agent.core.pick import picker
 
 Dialect = Literal["text", "openmetrics"]
@@ -33,7 +34,7 @@ class _Line(NamedTuple):
     field: Field
 
 
-_Row = tuple[Group, tuple[str, ...], Any]  # a Reading
+_Series = tuple[Group, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -48,29 +49,22 @@ class Exposition:
 
     def __init__(self) -> None:
         self._plans: dict[Dialect, _Plan] = {}
-        self._lines: dict[tuple[Group, tuple[str, ...]], tuple[_Line, ...]] = {}
+        self._lines: dict[_Series, tuple[_Line, ...]] = {}
 
     def render(self, ticks: Sequence[Tick], dialect: Dialect = "text") -> str:
         """The whole exposition of the newest Tick of each collector."""
-        rows = [reading for tick in ticks for reading in tick.readings if reading.group.in_prom]
-        values: list[Any] = []
-        for reading in rows:
-            values.extend(reading.values)
+        readings: list[Reading] = [one for tick in ticks for one in tick.readings if one.group.in_prom]
+        series: list[_Series] = list(map(series_of, readings))
+        values: list[Any] = list(chain.from_iterable(map(values_of, readings)))
         plan = self._plans.get(dialect)
-        if plan is None or not plan.fits(rows, values):
-            plan = self._plans[dialect] = _Plan(rows, self._lines_of(rows), values, dialect)
+        if plan is None or not plan.fits(series, values):
+            plan = self._plans[dialect] = _Plan(series, self._lines_of(series), values, dialect)
         return plan.render(values)
 
-    def _lines_of(self, rows: Iterable[_Row]) -> list[tuple[_Line, ...]]:
-        """The lines of each row; those of series that are gone are forgotten."""
-        before, now = self._lines, {}
-        lines = []
-        for group, tags, _ in rows:
-            key = (group, tags)
-            now[key] = found = before.get(key) or _lines(group, tags)
-            lines.append(found)
-        self._lines = now
-        return lines
+    def _lines_of(self, series: Sequence[_Series]) -> list[tuple[_Line, ...]]:
+        """The lines of each series; those of series that are gone are forgotten."""
+        self._lines = {one: self._lines.get(one) or _lines(*one) for one in series}
+        return [self._lines[one] for one in series]
 
     @property
     def duplicates(self) -> int:
@@ -86,9 +80,9 @@ class _Plan:
     """The format string for one set of series."""
 
     def __init__(
-        self, rows: Sequence[_Row], lines: Iterable[Iterable[_Line]], values: Sequence[Any], dialect: Dialect
+        self, series: list[_Series], lines: Iterable[Iterable[_Line]], values: Sequence[Any], dialect: Dialect
     ) -> None:
-        self._series = [(group, tags) for group, tags, _ in rows]
+        self._series = series
         self.duplicates = 0
         self._absent: list[int] = []
         families = self._families(lines, values)
@@ -107,9 +101,9 @@ class _Plan:
 
     def _families(self, lines: Iterable[Iterable[_Line]], values: Sequence[Any]) -> dict[str, _Family]:
         families: dict[str, _Family] = {}
-        at = 0  # where the row's values begin among all of the snapshot
-        for (group, _), of_row in zip(self._series, lines, strict=True):
-            for offset, head, declared in of_row:
+        at = 0  # where the values of the series begin among all of the snapshot
+        for (group, _), of_series in zip(self._series, lines, strict=True):
+            for offset, head, declared in of_series:
                 place = at + offset
                 if values[place] is None:
                     self._absent.append(place)
@@ -123,13 +117,10 @@ class _Plan:
             at += len(group.fields)
         return families
 
-    def fits(self, rows: Sequence[_Row], values: Sequence[Any]) -> bool:
+    def fits(self, series: list[_Series], values: Sequence[Any]) -> bool:
         """True when the snapshot has the very series this plan was made for."""
-        if len(rows) != len(self._series):
+        if series != self._series:
             return False
-        for (group, tags, _), known in zip(rows, self._series, strict=True):
-            if group is not known[0] or tags != known[1]:
-                return False
         return None not in self._pick(values) and all(values[place] is None for place in self._absent)
 
     def render(self, values: Sequence[Any]) -> str:

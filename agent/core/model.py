@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 Kind = Literal["gauge", "counter", "untyped", "histogram", "summary"]  # Prometheus' metric types
@@ -210,6 +211,10 @@ class Reading(NamedTuple):
     def as_dict(self) -> dict[str, Value]:
         """The present fields by name, for people and tests."""
         return {name: value for name, value in zip(self.group.names, self.values, strict=True) if value is not None}
+
+
+series_of = itemgetter(0, 1)  # of a Reading its series, a Group and tag values; in C, for whoever takes every Reading
+values_of = itemgetter(2)
 
 
 class Failed(NamedTuple):

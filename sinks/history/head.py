@@ -12,11 +12,10 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import itemgetter
 from typing import Any, Final
 
 from agent.core.labels import Labels
-from agent.core.model import Group, Tick
+from agent.core.model import Group, Tick, series_of, values_of
 from agent.core.pick import Picker, picker
 from sinks.history.columns import ABSENT, ABSENT_BYTES, Block, Layout, RowColumns
 from sinks.history.naming import Metric, Names, metrics_of
@@ -31,8 +30,6 @@ _ROW_BYTES: Final = 256 * 1024  # an open block this large is closed, however fe
 _SHAPES: Final = 16  # kept for one source; a source whose series never settle must not fill memory
 
 _Key = tuple[tuple[Group, tuple[str, ...]], ...]
-_series_of = itemgetter(0, 1)
-_values_of = itemgetter(2)
 
 
 @dataclass(slots=True)
@@ -194,8 +191,8 @@ class Head:
         self._up_at = time_ms
 
     def _append_row(self, source: _Source, time_ms: int, tick: Tick) -> None:
-        key = tuple(map(_series_of, tick.readings))
-        values = list(chain.from_iterable(map(_values_of, tick.readings)))
+        key = tuple(map(series_of, tick.readings))
+        values = list(chain.from_iterable(map(values_of, tick.readings)))
         shape = source.shape
         if shape is None or not shape.fits(key, values):
             shape = self._shape(source, key, values)

@@ -29,6 +29,12 @@ _CONTIGUOUS_MS: Final = 600_000  # a shorter gap between two blocks of a source 
 _GAP_MS: Final = 3_600_000  # a block holds no longer one: the clock may have been wrong on either side
 _GRACE_MS: Final = 60_000  # Ticks of slow collectors are this late at most
 _METRICS: Final = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), CAST(help AS BLOB), CAST(unit AS BLOB) FROM metric"
+# What is there already is left alone: after a restart all of them come again.
+_SAVE_METRIC: Final = (
+    "INSERT INTO metric VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " SET type = excluded.type, help = excluded.help, unit = excluded.unit"
+    " WHERE (type, help, unit) IS NOT (excluded.type, excluded.help, excluded.unit)"
+)
 _NEVER_MS: Final = -(2**62)
 Tell = Callable[..., object]
 
@@ -228,7 +234,7 @@ class Store:
             [(one.number, one.source, _labels_text(one.labels)) for one in series],
         )
         fresh = [(name, *map(_clean, rest)) for name, rest in metrics.items() if self._told.get(name) != rest]
-        db.executemany("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)", fresh)
+        db.executemany(_SAVE_METRIC, fresh)
 
     def _write_source(self, db: sqlite3.Connection, source: int, block: Block) -> None:
         first_ms, last_ms = block.times[0], block.times[-1]

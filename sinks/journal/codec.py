@@ -11,13 +11,12 @@ import dataclasses
 import threading
 from hashlib import blake2b
 from itertools import starmap
-from operator import itemgetter
 from typing import Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from agent.core.model import Failed, Field, FieldType, Group, Reading, Tag, Tick, Value
+from agent.core.model import Failed, Field, FieldType, Group, Reading, Tag, Tick, Value, series_of, values_of
 from sinks.journal import frame
 from sinks.journal.frame import Frame
 
@@ -62,8 +61,6 @@ _decode_shaped = msgspec.msgpack.Decoder(_Shaped).decode
 _decode_whole = msgspec.msgpack.Decoder(_Whole).decode
 _decode_shape = msgspec.msgpack.Decoder(_ShapeRow).decode
 _decode_group = msgspec.msgpack.Decoder(_GroupRow).decode
-_series_of = itemgetter(0, 1)
-_values_of = itemgetter(2)
 
 
 class Undecodable(Exception):
@@ -119,8 +116,8 @@ class Encoder:
     def encode(self, number: int, tick: Tick) -> Encoded:
         """The record of `tick`. Integers beyond 64 bits are clamped; characters UTF-8 has no form for become U+FFFD."""
         readings = tick.readings
-        key = tuple(map(_series_of, readings))
-        values = list(map(_values_of, readings))
+        key = tuple(map(series_of, readings))
+        values = list(map(values_of, readings))
         last = self._last.get(tick.collector)
         if last is None or last.key != key:
             kind, known = frame.TICK_WHOLE, self._groups_of(key)

@@ -2,25 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from agent.watchdog import Watchdog
 
 
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.setblocking(False)
-        listener.bind(str(tmp_path / "notify"))
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        yield listener
-
-
 def fed(manager: socket.socket) -> int:
     """How often since the last look."""
+    manager.setblocking(False)
     count = 0
     while True:
         try:

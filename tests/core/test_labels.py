@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent.core import labels
 from agent.core.labels import Matcher, PatternError
+from collectors.systemd import Systemd
 
 
 def test_a_label_set_is_sorted_and_has_no_empty_values() -> None:
@@ -119,7 +120,7 @@ def test_a_pattern_of_any_size_is_read(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [r".+\.(automount|device|mount|scope|slice)", "(loop|ram|zram|fd|sr).*", r"tmpfs|fuse\.lxcfs", "(?:a|b)c(d|e)"],
+    [Systemd().unit_exclude, "(loop|ram|zram|fd|sr).*", r"tmpfs|fuse\.lxcfs", "(?:a|b)c(d|e)"],
 )
 def test_patterns_of_the_defaults_need_no_re2(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def compiled(pattern: str) -> NoReturn:
