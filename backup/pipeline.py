@@ -156,7 +156,7 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
         try:
             meter, end = None, plumbing.chain(producers, stream.steps, None)
             producers.wait_aside()
-            packing, locking = compress_steps(settings.compression), encrypt_steps(settings.recipients)
+            packing, locking = compress_steps(settings.compression, stream.level), encrypt_steps(settings.recipients)
             if packing or locking:
                 end, meter = plumbing.metered(end)
             end = plumbing.chain(coders, packing, end)

@@ -10,6 +10,7 @@ from typing import Protocol
 from backup import children
 from backup.assertions import Assertion, Outcome
 from backup.children import Guard, Step
+from backup.coding import LEVEL
 from backup.errors import BackupError, SourceFailed
 from backup.redact import Redactor
 
@@ -20,7 +21,8 @@ class Stream:
 
     `name`: of the archive within the backup, any text (a database's name). `extension`: what kind of file it is (`tar`,
     `dump`). `row_estimates`: table to rows, as far as known without counting. `least_bytes`: fewer are an error.
-    `after` is called when the programs have ended well; it raises SourceFailed, or returns warnings.
+    `after` is called when the programs have ended well; it raises SourceFailed, or returns warnings. `level`: how hard
+    to compress where the job does not say.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Stream:
     row_estimates: Mapping[str, int] = field(default_factory=dict)
     least_bytes: int = 1
     after: Callable[[], Sequence[str]] = tuple
+    level: int = LEVEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         type=int,
-        default=2_400_000,
+        default=6_000_000,
         help="short rows of the database; a third as many are long",
     )
     parser.add_argument("--directory", default="/var/tmp", help="where: a disk, not memory")

@@ -6,7 +6,7 @@ import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from agent.core.clock import NS, SystemClock
@@ -14,6 +14,7 @@ from agent.core.options import option
 from agent.core.secrets import Secret
 from backup.assertions import Assertion, Outcome, Query, judge, judge_all
 from backup.children import Step, user_ids
+from backup.coding import DUMP_LEVEL
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.extract import copy
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
@@ -90,8 +91,9 @@ class MySQL:
             is_mariadb = "mariadb" in (client.value("SELECT version()") or "").lower()
             more = () if "MariaDB" in client.version("mariadb-dump") else ("--set-gtid-purged=OFF",)
             for name in names:
-                yield Stream(name, "sql", (client.step("mariadb-dump", *_DUMP, *more, "--", name),),
-                             self._estimates(client, name))  # fmt: skip
+                dump = client.step("mariadb-dump", *_DUMP, *more, "--", name)
+                yield Stream(name, "sql", (replace(dump, is_wordy=True),), self._estimates(client, name),
+                             level=DUMP_LEVEL)  # fmt: skip
             if self.accounts and is_mariadb:
                 yield Stream(ACCOUNTS, "sql", (client.step("mariadb-dump", "--system=users", "--insert-ignore"),))
 

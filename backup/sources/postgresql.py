@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from agent.core.options import option
@@ -18,6 +18,7 @@ from agent.core.secrets import Secret
 from agent.core.units import Seconds
 from backup.assertions import Assertion, Outcome, judge_all
 from backup.children import Step, user_ids
+from backup.coding import DUMP_LEVEL
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import libpq
@@ -110,7 +111,8 @@ class PostgreSQL:
                 dump = client.step("pg_dump", "--format=custom", "--compress=0", "--no-password",
                                    f"--lock-wait-timeout={round(self.lock_wait * 1000)}",
                                    f"--dbname={conninfo(name)}")  # fmt: skip
-                yield Stream(name, "dump", (dump,), self._estimates(client, name))
+                yield Stream(name, "dump", (replace(dump, is_wordy=True),), self._estimates(client, name),
+                             level=DUMP_LEVEL)  # fmt: skip
             if self.globals:
                 passwords = () if self.role_passwords else ("--no-role-passwords",)
                 dump = client.step("pg_dumpall", "--globals-only", "--no-password", *passwords,

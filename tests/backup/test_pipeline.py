@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -89,6 +90,14 @@ def test_what_goes_through_is_counted_and_hashed_at_both_ends(work: Work, conten
     assert (done.digest.size, done.digest.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
     assert kept.is_finished
     assert max(map(len, kept.chunks)) <= 1 << 20
+
+
+def test_how_hard_to_compress_is_the_jobs_to_say_and_else_the_streams(work: Work) -> None:
+    def size(level: int, of_job: int | None) -> int:
+        stream = Stream("x", "txt", (Step(("seq", "200000")),), level=level)
+        return record(stream, {"kept": Kept()}, Settings(Compression(level=of_job)), work).digest.size
+
+    assert size(1, None) > size(12, None) == size(1, 12)
 
 
 def test_programs_joined_by_pipes(work: Work) -> None:
@@ -329,6 +338,20 @@ def test_a_program_gets_an_environment_of_its_own(monkeypatch: pytest.MonkeyPatc
     found = run(Step(("env",), {"MINE": "y"}), Guard(), Redactor()).decode()
     assert "TOKEN_OF_THE_DAEMON" not in found
     assert {"MINE=y", "LC_ALL=C.UTF-8"} <= set(found.splitlines())
+
+
+def test_a_wordy_program_hands_on_half_a_pipe_at_once_and_keeps_its_name() -> None:
+    assert run(Step(("printenv", "_STDBUF_O"), is_wordy=True), Guard(), Redactor()) == b"524288\n"
+    with pytest.raises(SourceFailed, match=r"^false exited 1$"):
+        run(Step(("false",), is_wordy=True), Guard(), Redactor())
+
+
+def test_a_wordy_program_runs_where_there_is_no_stdbuf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("setpriv", "printenv"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setattr("backup.children.PATH", str(tmp_path))
+    with pytest.raises(SourceFailed, match=r"^printenv exited 1$"):
+        run(Step(("printenv", "_STDBUF_O"), is_wordy=True), Guard(), Redactor())
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
