@@ -133,7 +133,7 @@ class SelfMetrics:
         ALERTING, RECEIVER, *backup_metrics.GROUPS,
     )  # fmt: skip
 
-    interval: Seconds = option(10.0, "Time between two readings.")
+    interval: Seconds = option(30.0, "Time between two readings.")
     scheduler: Scheduler | None = None
     sink_stats: Callable[[], Mapping[str, DeliveryStats]] = dict
     journal: Journal | None = None

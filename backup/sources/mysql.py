@@ -16,16 +16,13 @@ from backup.assertions import Assertion, Outcome, Query, judge, judge_all
 from backup.children import Step, user_ids
 from backup.coding import DUMP_LEVEL
 from backup.errors import BackupError, Damaged, Refused, SourceFailed
-from backup.extract import copy
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import mysql_client
-from backup.sources.mysql_client import Client, Login, first_line, identifier, installed, literal, without_sandbox
+from backup.sources.mysql_client import Client, Login, installed, literal
+from backup.sources.mysql_databases import drop, dump_step, load, pour, replace_database, restored
 from backup.sources.scratch import (
-    cleaning_up,
     is_throwaway,
     private_directory,
-    rejoined,
-    remove_file,
     server,
     throwaway_name,
 )
@@ -34,8 +31,6 @@ ACCOUNTS = "mysql_accounts"
 _OWN = frozenset({"information_schema", "performance_schema", "sys", "mysql"})
 _END = b"-- Dump completed"
 _TAIL_BYTES = 4 << 10
-_DUMP = ("--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob",
-         "--default-character-set=utf8mb4")  # fmt: skip
 _LOOK = "SET SESSION TRANSACTION READ ONLY; SET time_zone = '+00:00'"
 # In the statements that we make up, names stand in double quotes, which is standard and not MySQL's default.
 _QUOTES = f"{_LOOK}, sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES')"
@@ -89,9 +84,8 @@ class MySQL:
             if not names:
                 raise SourceFailed("source.mysql.databases: matches none on the server")
             is_mariadb = "mariadb" in (client.value("SELECT version()") or "").lower()
-            more = () if "MariaDB" in client.version("mariadb-dump") else ("--set-gtid-purged=OFF",)
             for name in names:
-                dump = client.step("mariadb-dump", *_DUMP, *more, "--", name)
+                dump = dump_step(client, name)
                 yield Stream(name, "sql", (replace(dump, is_wordy=True),), self._estimates(client, name),
                              level=DUMP_LEVEL)  # fmt: skip
             if self.accounts and is_mariadb:
@@ -110,33 +104,21 @@ class MySQL:
         """Restore into the new database `to`; accounts go to the server whatever `to` is.
 
         `allow`: `force` replaces a database of that name. It cannot be moved aside, so the dump is loaded into a
-        throw-away one first, for proof, and the one that is there dropped only then.
+        throw-away one first, for proof, and the one that is there dropped only then. It is put back if that fails.
         """
         with self._connect(work) as client:
             if name == ACCOUNTS:
-                _pour(client, "mysql", plain, work)
+                pour(client, "mysql", plain, work)
                 client.rows("FLUSH PRIVILEGES", kind=BackupError)
                 return Restored(1, warnings=("accounts that were there already were left as they are",))
             is_there = to in self._all_names(client)
             if to in _OWN or (is_there and "force" not in allow):
                 raise Refused(f"{to}: there is such a database; restore to another, or replace it with --force")
             if is_there:
-                self._replace(client, to, plain, work)
+                replace_database(client, self._connect, to, throwaway_name(self.host, self.job), plain, work)
             else:
-                _load(client, to, plain, work)
+                load(client, to, plain, work)
         return Restored(1)
-
-    def _replace(self, client: Client, to: str, plain: int, work: Work) -> None:
-        dump = os.path.join(work.scratch, "dump.sql")
-        try:
-            copy(plain, dump, work.guard)
-            with open(dump, "rb", buffering=0) as file:
-                with _restored(client, throwaway_name(self.host, self.job), file.fileno(), work):
-                    file.seek(0)
-                _drop(client, to, work)
-                _load(client, to, file.fileno(), work)
-        finally:
-            remove_file(dump)
 
     def drill(self, name: str, plain: int, work: Work, assertions: Sequence[Assertion],
               estimates: Mapping[str, int]) -> list[Outcome]:  # fmt: skip
@@ -148,7 +130,7 @@ class MySQL:
             scratch = throwaway_name(self.host, self.job)
             if scratch == name or scratch in self._all_names(client):
                 raise Refused(f"{scratch}: there is such a database already; a drill never touches one that is there")
-            with _restored(client, scratch, plain, work):
+            with restored(client, scratch, plain, work):
                 now = SystemClock().wall_ns() / NS
                 outcomes = [Outcome("the dump ends without an error", is_met=True)]
                 for one in assertions:
@@ -161,7 +143,7 @@ class MySQL:
             with self._connect(work) as client:
                 for name in self._all_names(client):
                     if is_throwaway(name, self.host, self.job):
-                        _drop(client, name, work)
+                        drop(client, name, work)
                         removed.append(f"database {name}")
         except SourceFailed as error:
             work.warn(f"databases that a killed drill may have left were not looked for: {error}")
@@ -207,7 +189,7 @@ class MySQL:
 
     def _drill_accounts(self, plain: int, client: Client, work: Work) -> list[Outcome]:
         if self.drill_on == "server":
-            _pour(client, "mysql", plain, work)
+            pour(client, "mysql", plain, work)
             return [Outcome("accounts can be restored", is_met=True)]
         self.decode_check(ACCOUNTS, plain, work)
         return [Outcome("accounts are all there", is_met=True, found="not restored: they would change this server")]
@@ -242,42 +224,3 @@ def _asker(client: Client, database: str, assertion: Assertion) -> Query:
         return client.value(sql, database, before=_LOOK if sql == assertion.sql else _QUOTES)
 
     return ask
-
-
-# Databases.
-
-
-@contextmanager
-def _restored(client: Client, name: str, plain: int, work: Work, *, keep: bool = False) -> Iterator[None]:
-    """The dump in a new database, dropped at the end unless all went well and it is to be kept. Raise BackupError."""
-    is_whole = False
-    client.rows(f"CREATE DATABASE {identifier(name)}", kind=BackupError)
-    try:
-        _pour(client, name, plain, work)
-        is_whole = True
-        yield
-    finally:
-        if not (is_whole and keep):
-            _drop(client, name, work)
-
-
-def _load(client: Client, name: str, plain: int, work: Work) -> None:
-    """The dump in a new database that stays, unless something went wrong. Raise BackupError."""
-    with _restored(client, name, plain, work, keep=True):
-        pass
-
-
-def _drop(client: Client, name: str, work: Work) -> None:
-    """Drop a database. What fails is a warning; a throw-away one is the next run's to sweep."""
-    with cleaning_up(work, f"database {name}") as cleanup:
-        try:
-            client.rows(f"DROP DATABASE IF EXISTS {identifier(name)}", work=cleanup)
-        except SourceFailed as error:
-            work.warn(f"database {name}: is left behind: {error}")
-
-
-def _pour(client: Client, database: str, plain: int, work: Work) -> None:
-    """Have the client run a dump, which it stops at the first error. Raise BackupError."""
-    with rejoined(without_sandbox(first_line(plain)), plain, work) as whole:
-        pour = client.step("mariadb", "--batch", "--default-character-set=utf8mb4", f"--database={database}")
-        work.run(*pour.argv, stdin=whole, kind=BackupError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,52 @@ def test_a_restore_onto_a_database_that_is_there_is_refused_unless_forced(
     assert mariadb.sql("SHOW TABLES IN shop LIKE 'newer'") == []
     with pytest.raises(Refused):
         round_.restore("mysql", [shop], allow=["force"])
+
+
+# Its first load makes a table elsewhere, over which the second one stumbles.
+ONCE = b"CREATE TABLE t (id int);\nCREATE TABLE elsewhere.once (id int);\n"
+# Its second load takes away what a view needs, before it stumbles.
+TWICE = (
+    b"""INSERT INTO elsewhere.seen VALUES (1);
+SET @then = IF((SELECT count(*) FROM elsewhere.seen) > 1, 'DROP TABLE elsewhere.seen', 'DO 0');
+EXECUTE IMMEDIATE @then;
+"""
+    + ONCE
+)
+
+
+@pytest.fixture
+def elsewhere(mariadb: MariaDB) -> Iterator[None]:
+    mariadb.sql("CREATE DATABASE elsewhere")
+    yield
+    mariadb.sql("DROP DATABASE IF EXISTS elsewhere")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_database_is_put_back_when_the_dump_that_was_proved_cannot_be_loaded_again(
+    host: BackedUp, mariadb: MariaDB, shop: str
+) -> None:
+    source, before = a_round(host, mariadb).source, digest(mariadb)
+    work = Round(host, host.job()).work()
+    with as_pipe(ONCE) as plain, pytest.raises(BackupError, match="'once' already exists"):
+        source.restore(shop, plain, shop, work, frozenset({"force"}))
+    assert digest(mariadb) == before
+    assert left_beside(work.scratch) == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_database_that_cannot_be_put_back_is_kept_as_a_dump(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
+    source, work = a_round(host, mariadb).source, Round(host, host.job()).work()
+    mariadb.sql("CREATE TABLE elsewhere.seen (id int); CREATE VIEW shop.watcher AS SELECT * FROM elsewhere.seen")
+    with as_pipe(TWICE) as plain, pytest.raises(BackupError, match="could not be put back, and is in") as caught:
+        source.restore(shop, plain, shop, work, frozenset({"force"}))
+    (kept,) = left_beside(work.scratch)
+    assert str(kept) in str(caught.value)
+    assert b"CREATE TABLE `orders`" in kept.read_bytes()
+
+
+def left_beside(scratch: str) -> list[Path]:
+    return list(Path(scratch).parent.glob("before-*"))
 
 
 def test_a_restore_that_fails_half_way_leaves_no_database(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
