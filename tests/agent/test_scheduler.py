@@ -109,6 +109,21 @@ async def test_jitter_delays_the_run_and_not_the_stamp() -> None:
         assert 0 <= task.delay_ns < NS
 
 
+@dataclass
+class Far(Source):
+    own_lane: ClassVar[bool] = True
+
+
+async def test_one_with_a_lane_of_its_own_begins_when_the_shared_ones_are_done() -> None:
+    task = Task(Far("far", 5.0))
+    async with running(tasks=[task, Task(Source("a", 5.0))]) as run:
+        await run.advance(5)
+        assert (run.slots("a"), run.slots("far")) == ([0, 5], [0])
+        await run.advance(0.02, step=0.01)
+        assert run.slots("far") == [0, 5]
+        assert task.stats.lateness_s == 0
+
+
 async def test_the_lane_wakes_by_itself_and_the_loop_sleeps_through_the_slot() -> None:
     sources = [Source(f"c{at}", 1.0) for at in range(20)]
     async with running(*sources) as run:
