@@ -17,7 +17,8 @@ from agent.core.secrets import Secret
 from backup.errors import TargetFailed
 from backup.target import Target
 from backup.targets.s3 import S3
-from backup.targets.s3_multipart import Keys, dangling, sign
+from backup.targets.s3_multipart import dangling
+from backup.targets.s3_request import Bucket, Keys, sign
 from tests.backup.hosts import BackedUp, ended
 from tests.backup.targets.contract import (
     MIB,
@@ -60,8 +61,8 @@ def entry(url: str, directory: Path, **more: Any) -> dict[str, Any]:
 
 
 def unfinished(server: RcloneS3) -> list[str]:
-    url = f"{server.url}/{BUCKET}"
-    return [key for key, _ in dangling(url, "", REGION, Keys(ACCESS_KEY, Secret(SECRET_KEY)), 20.0)]
+    bucket = Bucket(f"{server.url}/{BUCKET}", REGION, Keys(ACCESS_KEY, Secret(SECRET_KEY)), 20.0)
+    return [key for key, _ in dangling(bucket, "")]
 
 
 @pytest.fixture
