@@ -25,7 +25,7 @@ from backup.children import one_line
 from backup.errors import Absent, Forbidden, TargetFailed
 from backup.relay import READ_BYTES
 from backup.target import Upload, check_name
-from backup.targets.s3_multipart import dangling, drop, refused_to_send
+from backup.targets.s3_multipart import dangling, drop, refused_to_send, refused_to_sweep
 from backup.targets.s3_request import NO_BUCKET, Bucket, Keys, Refusal, plain
 from backup.targets.stream_reader import stream_reader
 
@@ -167,6 +167,17 @@ class S3:
                 drop(bucket, key, upload)
                 removed.append(key[below:])
         return removed
+
+    def lacks(self) -> list[str]:
+        """What its key may not do and a backup can do without, asked without leaving a trace. Raise TargetFailed.
+
+        Whether it may delete cannot be asked so: in a bucket with versions that leaves a marker.
+        """
+        with self._as_failure(""):
+            if (refusal := refused_to_sweep(self._bucket(), self._key("x")[:-1])) is None:
+                return []
+        why = self._failure("", refusal)
+        return [f"what killed uploads leave cannot be removed: {why}; let it, or leave that to the server"]
 
     def free_bytes(self) -> int | None:
         return None

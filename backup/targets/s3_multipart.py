@@ -41,9 +41,10 @@ def refused_to_send(bucket: Bucket, key: str) -> Refusal | None:
     return _refused(bucket, "PUT", key, {"partNumber": "1", "uploadId": _NO_UPLOAD})
 
 
-def refused_to_drop(bucket: Bucket, key: str) -> Refusal | None:
-    """Why unfinished uploads may not be aborted there, found in the same way."""
-    return _refused(bucket, "DELETE", key, {"uploadId": _NO_UPLOAD})
+def refused_to_sweep(bucket: Bucket, prefix: str) -> Refusal | None:
+    """Why unfinished uploads may not be found or aborted there, asked in the same way."""
+    found = _refused(bucket, "GET", "", {"uploads": "", "prefix": prefix})
+    return found or _refused(bucket, "DELETE", f"{prefix}any", {"uploadId": _NO_UPLOAD})
 
 
 def _refused(bucket: Bucket, method: str, key: str, query: dict[str, str]) -> Refusal | None:

@@ -63,7 +63,8 @@ class Bucket:
         text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
         now = datetime.fromtimestamp(SystemClock().wall_ns() / NS, UTC)
         headers = sign(method, url, text, self.region, self.keys, now)
-        retries = urllib3.Retry(2, redirect=0, backoff_factor=0.2, status_forcelist=_PASSING, raise_on_status=False)
+        retries = urllib3.Retry(2, redirect=0, backoff_factor=0.2, status_forcelist=_PASSING, raise_on_status=False,
+                                respect_retry_after_header=False)  # fmt: skip
         with urllib3.PoolManager(retries=retries, timeout=self.timeout) as pool:
             answer = pool.request(method, f"{url}?{text}" if text else url, headers=headers, preload_content=False)
             body = answer.read(_MOST_BYTES).decode("utf-8", "replace")

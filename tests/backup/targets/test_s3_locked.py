@@ -163,6 +163,15 @@ def test_retention_hides_and_the_thief_of_the_key_takes_nothing_away(
     assert vault.versions("kept/") == (versions, markers)
 
 
+def test_doctor_is_content_with_the_rights_that_the_manual_gives(vault: Vault, host: BackedUp, tmp_path: Path) -> None:
+    job_to(host, vault.entry(WRITES, LOCKED, "asked", tmp_path))
+    said = Operator(host).types("doctor", "job").stdout
+    assert [line for line in said.splitlines() if "target far" in line] == [
+        "ok   job: target far: 0 backups", "warn job: target far: holds no verified backup yet",
+    ]  # fmt: skip
+    assert vault.versions("asked/") == ([], [])
+
+
 def nothing_takes_away(vault: Vault, key: str, version: str) -> None:
     """Neither the host's key nor, while it is locked, the owner's takes a version away."""
     for user in (WRITES, OWNER):
@@ -212,7 +221,8 @@ def test_a_key_that_may_not_delete_makes_good_backups_and_says_what_stays(
     operator = Operator(host)
     assert "job: far: 2 backups that no rule keeps stay: s3://" in operator.types("prune", code=1).stderr
     assert len(backups(host)) == 4
-    operator.types("doctor", "job")
+    doctor = operator.types("doctor", "job").stdout
+    assert "warn job: target far: what killed uploads leave cannot be removed: s3://backups-plain/denied: " in doctor
 
     job_to(host, targets["far"])  # retention: forever
     ran = host.run()
