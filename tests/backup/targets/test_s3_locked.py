@@ -20,7 +20,7 @@ from backup.errors import Forbidden, TargetFailed
 from backup.target import Target
 from backup.targets.s3 import S3
 from backup.targets.s3_multipart import dangling
-from backup.targets.s3_request import Bucket, Keys, Refusal
+from backup.targets.s3_request import Bucket, Keys, Refusal, tag
 from tests.agent.cli.test_backup_cmd import Operator
 from tests.backup.hosts import BackedUp, ended
 from tests.backup.targets.contract import (
@@ -71,20 +71,16 @@ class Vault:
         return subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, check=False,
                               cwd=self.directory, env=environment, timeout=120)  # fmt: skip
 
-    def says(self, user: str, *words: str) -> Any:
-        """What `aws s3api` answers; it must succeed."""
-        done = self.types(user, f"aws s3api {' '.join(words)} --output json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout or "null")
-
     def lets(self, bucket: str, policy: dict[str, Any]) -> None:
         (self.directory / f"{bucket}.json").write_text(json.dumps(policy))
-        self.says(OWNER, "put-bucket-policy", f"--bucket={bucket}", f"--policy=file://{bucket}.json")
+        done = self.types(OWNER, f"aws s3api put-bucket-policy --bucket={bucket} --policy=file://{bucket}.json")
+        assert done.returncode == 0, done.stderr
 
-    def versions(self, prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The versions of the locked bucket, and its delete markers."""
-        found = self.says(OWNER, "list-object-versions", f"--bucket={LOCKED}", f"--prefix={prefix}")
-        return found.get("Versions", []), found.get("DeleteMarkers", [])
+    def versions(self, prefix: str) -> dict[str, dict[str, str]]:
+        """Key to id of the versions of the locked bucket, and of its delete markers."""
+        page = self.bucket(OWNER, LOCKED).ask("GET", "", {"versions": "", "prefix": prefix})
+        return {kind: {tag(one, "Key"): tag(one, "VersionId") for one in re.findall(f"<{kind}>(.*?)</{kind}>", page)}
+                for kind in ("Version", "DeleteMarker")}  # fmt: skip
 
     def bucket(self, user: str, name: str) -> Bucket:
         return Bucket(f"{self.server.url}/{name}", "us-east-1", Keys(user, Secret(secret_of(user))), 20.0)
@@ -114,7 +110,7 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
         for block in manual():
             done = made.types(OWNER, block)
             assert done.returncode == 0, f"{block}\n{done.stderr}"
-        made.says(OWNER, "create-bucket", f"--bucket={PLAIN}")
+        made.bucket(OWNER, PLAIN).ask("PUT", "", {})
         made.lets(PLAIN, policy())
         # Here who writes an object owns it, as the manual says of such servers.
         manuals = json.loads((made.directory / "policy.json").read_text())
@@ -155,12 +151,13 @@ def test_retention_hides_and_the_thief_of_the_key_takes_nothing_away(
 ) -> None:
     keeps_two_and_restores(host, vault.entry(WRITES, LOCKED, "kept", tmp_path), tmp_path / "to")
     kept = {f"kept/{name}" for name in far(host).names("")}
-    versions, markers = vault.versions("kept/")
-    hidden = [one for one in versions if one["Key"] not in kept]
-    assert sorted(one["Key"] for one in hidden) == sorted(one["Key"] for one in markers)
+    before = vault.versions("kept/")
+    hidden = before["Version"].keys() - kept
+    assert hidden == before["DeleteMarker"].keys()
     assert len(hidden) == 2  # an archive and its manifest
-    nothing_takes_away(vault, hidden[0]["Key"], hidden[0]["VersionId"])
-    assert vault.versions("kept/") == (versions, markers)
+    key = min(hidden)
+    nothing_takes_away(vault, key, before["Version"][key])
+    assert vault.versions("kept/") == before
 
 
 def test_doctor_is_content_with_the_rights_that_the_manual_gives(vault: Vault, host: BackedUp, tmp_path: Path) -> None:
@@ -169,7 +166,7 @@ def test_doctor_is_content_with_the_rights_that_the_manual_gives(vault: Vault, h
     assert [line for line in said.splitlines() if "target far" in line] == [
         "ok   job: target far: 0 backups", "warn job: target far: holds no verified backup yet",
     ]  # fmt: skip
-    assert vault.versions("asked/") == ([], [])
+    assert vault.versions("asked/") == {"Version": {}, "DeleteMarker": {}}
 
 
 def nothing_takes_away(vault: Vault, key: str, version: str) -> None:
@@ -177,8 +174,10 @@ def nothing_takes_away(vault: Vault, key: str, version: str) -> None:
     for user in (WRITES, OWNER):
         with pytest.raises(Refusal, match="403 AccessDenied"):
             vault.bucket(user, LOCKED).ask("DELETE", key, {"versionId": version})
+    asked = vault.bucket(OWNER, LOCKED)
+    lock = asked.ask("GET", key, {"retention": "", "versionId": version})
+    assert "COMPLIANCE" in lock
     what, where = f"--bucket={LOCKED} --key={key} --version-id={version}", f"--bucket={LOCKED}"
-    lock = vault.says(OWNER, "get-object-retention", what)
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     shorter = f"put-object-retention {what} --retention Mode=COMPLIANCE,RetainUntilDate={soon}"
     for user, attempt in (
@@ -191,8 +190,8 @@ def nothing_takes_away(vault: Vault, key: str, version: str) -> None:
         (OWNER, f"put-bucket-versioning {where} --versioning-configuration Status=Suspended"),
     ):
         assert vault.types(user, f"aws s3api {attempt}").returncode != 0, (user, attempt)
-    assert vault.says(OWNER, "get-object-retention", what) == lock
-    assert vault.says(OWNER, "get-bucket-versioning", where)["Status"] == "Enabled"
+    assert asked.ask("GET", key, {"retention": "", "versionId": version}) == lock
+    assert "Enabled" in asked.ask("GET", "", {"versioning": ""})
 
 
 # Keys that may not delete, or not write.
