@@ -19,6 +19,10 @@ class TargetFailed(BackupError):
     """A target did not take, keep or give back what it should."""
 
 
+class Forbidden(TargetFailed):
+    """The target answers, and whoever we are to it may not do this: asking again does not help."""
+
+
 class Absent(TargetFailed):
     """The target answers, and has no object of that name."""
 

@@ -83,6 +83,12 @@ class Plan:
         return tuple(one.manifest for one in self.decisions if one.action == "delete")
 
 
+def stays(count: int, error: Exception) -> str:
+    """What to say of backups that should go and may not be deleted."""
+    what = "a backup that no rule keeps stays" if count == 1 else f"{count} backups that no rule keeps stay"
+    return f"{what}: {error}; let it delete, or write `retention: forever` for this target and leave that to the server"
+
+
 def plan(manifests: Sequence[Manifest], rules: Retention, now: float, *, zone: str = "UTC",
          may_delete_most: bool = False) -> Plan:  # fmt: skip
     """Decide for the backups of one job on one target. `now` in Unix seconds; hours and days are those of `zone`.

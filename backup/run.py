@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from agent.core.clock import NS, Clock
 from backup import catalogue
 from backup.children import Guard
-from backup.errors import BackupError, Damaged, SourceFailed, Stopped, TargetFailed, Undecodable, reason
+from backup.errors import BackupError, Damaged, Forbidden, SourceFailed, Stopped, TargetFailed, Undecodable, reason
 from backup.hand import Watch
 from backup.hooks import Surroundings
 from backup.job import Job
@@ -21,7 +21,7 @@ from backup.manifest import FILE_NAME, Archive, Manifest, Missing
 from backup.pipeline import Recorded, Settings, record
 from backup.place import Place, share_s
 from backup.redact import Redactor, secrets_in
-from backup.retention import plan
+from backup.retention import plan, stays
 from backup.source import Facts, Skipped, Source, Stream, Work
 from backup.target import Upload, safe_word
 from backup.verify import checker, overall, reread, sampled, shrunk
@@ -344,9 +344,13 @@ class Run:
         decided = plan([*place.earlier.manifests, newest], place.rules, now, zone=self.job.times.zone)
         if decided.refusal is not None:
             self._warn(f"{place.name}: retention: {decided.refusal}")
-        for manifest in decided.deletions:
+        for at, manifest in enumerate(decided.deletions):
             self.guard.check()
-            self._ask(place, partial(catalogue.delete, place.target, manifest))
+            try:
+                self._ask(place, partial(catalogue.delete, place.target, manifest))
+            except Forbidden as error:  # the backup that was made is none the worse
+                self._warn(f"{place.name}: retention: {stays(len(decided.deletions) - at, error)}")
+                return
             place.deleted.add(manifest.id)
             self.say("deleted", target=place.name, backup=manifest.id)
 

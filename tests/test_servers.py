@@ -24,6 +24,7 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import LOOPBACK, Server, ServerError, alive, listens, run, wait_until
 from tests.servers.programs import need, need_root, program
 from tests.servers.prometheus import Prometheus
+from tests.servers.radosgw import RadosGw
 from tests.servers.redis import Redis
 from tests.servers.scripted_http import Reply, ScriptedHttp
 from tests.servers.sshd import Sshd
@@ -39,6 +40,7 @@ SERVERS: list[tuple[type[Server], Callable[..., bool]]] = [
     (Redis, lambda s: s.cli("SET", "k", "v") == "OK" and s.cli("GET", "k") == "v"),
     (MariaDB, lambda s: s.sql("SELECT 40 + 2") == [["42"]]),
     (Nginx, lambda s: s.status().startswith("Active connections: 1")),
+    (RadosGw, lambda s: call(f"{s.url}/").status == 200),
     (Sshd, lambda s: s.ssh("echo", "it's here").stdout == b"it's here\n"),
 ]
 

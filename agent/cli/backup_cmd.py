@@ -26,11 +26,11 @@ from agent.cli.backup_desk import Desk, Found, Place, as_json, from_target, mome
 from agent.cli.backup_progress import bar
 from agent.core.units import format_duration, rough_size
 from backup import catalogue
-from backup.errors import BackupError
+from backup.errors import BackupError, Forbidden, TargetFailed
 from backup.job import Job
 from backup.manifest import Manifest
 from backup.restore import recipe
-from backup.retention import Plan, plan
+from backup.retention import Plan, plan, stays
 from backup.worker import BUSY, FAILED, OK
 from backup.workspace import own_state
 
@@ -313,24 +313,28 @@ def _planned(at: Desk, job: Job, only: str | None, allow_most: bool, *, delete: 
                              may_delete_most=allow_most)  # fmt: skip
         if decided.refusal is not None:
             at.problem(f"{job.name}: {place.name}: nothing is deleted: {decided.refusal}")
-        if delete:
-            _delete(at, job, place, decided.deletions)
+        gone = _delete(at, job, place, decided.deletions) if delete else set()
         told.append({
-            "job": job.name, "target": place.name, "refusal": decided.refusal,
+            "job": job.name, "target": place.name, "refusal": decided.refusal, "deleted": sorted(gone),
             "decisions": [{"id": one.manifest.id, "action": one.action, "reasons": one.reasons}
                           for one in decided.decisions],
         })  # fmt: skip
     return told
 
 
-def _delete(at: Desk, job: Job, place: Place, doomed: Sequence[Manifest]) -> None:
+def _delete(at: Desk, job: Job, place: Place, doomed: Sequence[Manifest]) -> set[str]:
+    """The ids of those that went; why others did not is said, and the next target may do better."""
     gone: set[str] = set()
     try:
         for one in doomed:
             catalogue.delete(place.target, one)
             gone.add(one.id)
+    except TargetFailed as error:
+        why = stays(len(doomed) - len(gone), error) if isinstance(error, Forbidden) else str(error)
+        at.problem(f"{job.name}: {place.name}: {why}")
     finally:
         at.remember(job, lambda known: known.went(place.name, gone))
+    return gone
 
 
 @backup.command()

@@ -64,10 +64,13 @@ def _job(at: Desk, job: Job) -> Iterator[Finding]:
         yield Finding(job.name, "fail", f"source: {redact(reason(error))}")
     for name, entry in job.targets.items():
         try:
-            entry.build(job=job.name, host=at.host).check()
+            target = entry.build(job=job.name, host=at.host)
+            target.check()
+            lacks: list[str] = getattr(target, "lacks", list)()
         except (BackupError, ValueError, OSError) as error:
             yield Finding(job.name, "fail", f"target {name}: {redact(reason(error))}")
             continue
+        yield from (Finding(job.name, "warn", f"target {name}: {redact(text)}") for text in lacks)
         for place in at.places(job, name):
             yield from _place(job, place)
     yield from (Finding(job.name, "warn", text) for text in open_ends(job))

@@ -22,10 +22,11 @@ from agent.core.options import option, required
 from agent.core.secrets import Secret
 from agent.core.units import Bytes, Seconds
 from backup.children import one_line
-from backup.errors import Absent, TargetFailed
+from backup.errors import Absent, Forbidden, TargetFailed
 from backup.relay import READ_BYTES
 from backup.target import Upload, check_name
-from backup.targets.s3_multipart import Keys, Refusal, dangling, drop
+from backup.targets.s3_multipart import dangling, drop, refused_to_send, refused_to_sweep
+from backup.targets.s3_request import NO_BUCKET, Bucket, Keys, Refusal, plain
 from backup.targets.stream_reader import stream_reader
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _AT_ONCE = 2  # parts on their way at the same time
 _QUEUED = 2  # reads that wait for the part they belong to
 _LOOK_S = 0.2  # how often a full queue looks whether its reader still lives
 _WHOLE_DOWNLOAD = timedelta(days=7)
+_AMAZON = re.compile(r"\.amazonaws\.com(\.cn)?$")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
@@ -86,6 +88,10 @@ class S3:
         True,
         "Have the server itself refuse to replace small archives; false for servers that do not know If-None-Match.",
     )
+    checksum: bool | None = option(
+        None, "Name the SHA-256 of what is sent in a header of its own too, as buckets with object lock want it; null: "
+        "where the server is Amazon's.",
+    )  # fmt: skip
     connect_timeout: Seconds = option(10.0, "Most time for a connection.", minimum=0.1)
     timeout: Seconds = option(60.0, "Most time for one request, and so for one part.", minimum=1)
     retry: Seconds = option(60.0, "How long a request that fails is repeated.", minimum=0)
@@ -93,11 +99,13 @@ class S3:
     is_near: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Raise TargetFailed unless the bucket can be listed with these keys."""
+        """Raise TargetFailed unless the bucket can be listed with these keys, and as far as can be told written to."""
         import obstore
 
         with self._as_failure(""):
             next(iter(obstore.list(self._store(), self._key("") or None, chunk_size=1)), None)
+            if (refusal := refused_to_send(self._bucket(), self._key("any"))) is not None:
+                raise refusal
 
     def begin(self, name: str) -> Upload:
         check_name(name)
@@ -143,25 +151,33 @@ class S3:
         return stream_reader(chunks(), lambda: None)
 
     def delete(self, name: str) -> None:
-        import obstore
-
         check_name(name)
         with self._as_failure(name):
-            try:
-                obstore.delete(self._store(), self._key(name))
-            except FileNotFoundError:
-                pass  # it is gone, which is what was wanted
+            # Not by the library: it sends a list of one, which some servers do not know, and others judge by the rights
+            # to the bucket (radosgw 16) instead of those to the object.
+            self._bucket().ask("DELETE", self._key(name), {})
 
     def sweep(self, prefix: str) -> list[str]:
         """Abort the multipart uploads of killed runs."""
         removed = []
         below = len(self._key("x")) - 1
         with self._as_failure(prefix):
-            url, keys = self.bucket_url, self._keys()
-            for key, upload in list(dangling(url, f"{self._key(prefix)}/", self.region, keys, self.timeout)):
-                drop(url, key, upload, self.region, keys, self.timeout)
+            bucket = self._bucket()
+            for key, upload in list(dangling(bucket, f"{self._key(prefix)}/")):
+                drop(bucket, key, upload)
                 removed.append(key[below:])
         return removed
+
+    def lacks(self) -> list[str]:
+        """What its key may not do and a backup can do without, asked without leaving a trace. Raise TargetFailed.
+
+        Whether it may delete cannot be asked so: in a bucket with versions that leaves a marker.
+        """
+        with self._as_failure(""):
+            if (refusal := refused_to_sweep(self._bucket(), self._key("x")[:-1])) is None:
+                return []
+        why = self._failure("", refusal)
+        return [f"what killed uploads leave cannot be removed: {why}; let it, or leave that to the server"]
 
     def free_bytes(self) -> int | None:
         return None
@@ -197,6 +213,9 @@ class S3:
         token = self.session_token or (_from_environment("AWS_SESSION_TOKEN") if self.access_key is None else None)
         return Keys(access, secret, token)
 
+    def _bucket(self) -> Bucket:
+        return Bucket(self.bucket_url, self.region, self._keys(), self.timeout)
+
     def _store(self, total: timedelta | None = None) -> S3Store:
         """A client; connections are shared by those of one kind. `total`: limit of a whole request."""
         from obstore.store import S3Store
@@ -211,6 +230,8 @@ class S3:
         }  # fmt: skip
         if keys.session_token is not None:
             config["session_token"] = keys.session_token.reveal()
+        if self.checksum if self.checksum is not None else _AMAZON.search(urlsplit(url).hostname or ""):
+            config["checksum_algorithm"] = "SHA256"
         return S3Store(
             self.bucket, config=config,  # type: ignore[arg-type]
             client_options={
@@ -236,7 +257,7 @@ class S3:
     @contextmanager
     def _as_failure(self, name: str) -> Iterator[None]:
         """Turns what the library raises into TargetFailed, on one line and without the keys."""
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import BaseError, PermissionDeniedError
         from urllib3.exceptions import HTTPError
 
         try:
@@ -244,11 +265,17 @@ class S3:
         except TargetFailed:
             raise
         except FileNotFoundError as error:
+            if NO_BUCKET in str(error):  # which is no word about the object
+                raise TargetFailed(self._failure(name, error)) from None
             raise Absent(f"{self._shown(name)}: no such object") from error
         except (BaseError, HTTPError, Refusal, OSError, ValueError) as error:
-            # Below this line the library prints its own structures.
-            said = one_line(str(error).partition("\n\nDebug source")[0])
-            raise TargetFailed(f"{self._shown(name)}: {self._without_secrets(said)}") from None
+            may_not = isinstance(error, PermissionDeniedError) or (isinstance(error, Refusal) and error.is_forbidden)
+            raise (Forbidden if may_not else TargetFailed)(self._failure(name, error)) from None
+
+    def _failure(self, name: str, error: Exception) -> str:
+        # Below this line the library prints its own structures.
+        said = one_line(plain(str(error).partition("\n\nDebug source")[0]))
+        return f"{self._shown(name)}: {self._without_secrets(said)}"
 
     def _without_secrets(self, text: str) -> str:
         keys = self._keys()

@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from agent.core.secrets import Secret
+from backup.targets.s3 import S3
 from tests.backup.hosts import BackedUp, tree
 from tests.backup.sources.test_lxd import StandIn
 from tests.backup.sources.test_redis import started_on
@@ -19,6 +22,7 @@ from tests.servers.docker import Docker
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import need
+from tests.servers.radosgw import RadosGw, need_radosgw
 from tests.servers.redis import Redis
 
 ROOT = Path(__file__).parents[2]
@@ -282,6 +286,49 @@ def test_a_volume_is_lost(operator: Operator, daemon: Docker) -> None:
     assert tree(operator.app) == before_files
 
 
+@pytest.fixture
+def gateway() -> Iterator[RadosGw]:
+    need_radosgw()
+    with RadosGw() as server:
+        server.add_user("web1", "web1", "secret-of-web1")
+        yield server
+
+
+def test_a_thief_has_deleted_the_backups(operator: Operator, gateway: RadosGw, tmp_path: Path) -> None:
+    markers, as_it_was, restore = CHAPTERS["A thief has deleted the backups"]
+    gateway.make_aws(tmp_path / "bin", "web1", "secret-of-web1")
+    operator.types("aws s3api create-bucket --bucket backups-locked --object-lock-enabled-for-bucket")
+    key = tmp_path / "s3.key"
+    key.write_text("secret-of-web1")
+    key.chmod(0o600)
+    vault = {"type": "s3", "bucket": "backups-locked", "endpoint": gateway.url, "access_key": "web1",
+             "secret_key": {"file": str(key)}}  # fmt: skip
+    files = {"source": {"files": {"paths": [str(operator.app)]}}}
+    operator.host.job("files", **files, targets={"vault": vault})
+    operator.backs_up("files")
+    before = tree(operator.app)
+    target = S3("backups-locked", endpoint=gateway.url, access_key="web1", secret_key=Secret("secret-of-web1"))
+    names = set(target.names(""))
+    target.put("web1/files/old", b"what retention has deleted")
+    target.delete("web1/files/old")
+    theft = datetime.now(UTC).isoformat()
+
+    for name in names:
+        target.delete(name)
+    assert list(target.names("")) == []
+    operator.types(markers.replace("2026-01-31T03:00", theft))
+    assert set(target.names("")) == names
+
+    for name in names:
+        target.put(name, b"worthless")
+    shutil.rmtree(operator.app / "config")
+    operator.types(as_it_was.replace("2026-01-31T03:00", theft))
+    restored = {"type": "local", "path": str(operator.root / "root/restored/vault")}
+    operator.host.job("files", **files, targets={"vault": restored})
+    operator.types(restore)
+    assert tree(restored_app(operator, "root/restored/files")) == before
+
+
 def test_by_stand_in_the_lxd_host_is_lost(operator: Operator, tmp_path: Path) -> None:
     old, new = StandIn(tmp_path / "old"), StandIn(tmp_path / "new")
     operator.host.job("lxd", source={"lxd": {"program": str(old.program)}})
@@ -310,7 +357,7 @@ def test_only_the_agent_is_lost(operator: Operator, shop: PostgreSQL) -> None:
 def test_every_chapter_with_commands_is_run() -> None:
     tested: Sequence[str] = (
         "First, always", "A PostgreSQL database is lost", "A MariaDB or MySQL database is lost", "Redis is lost",
-        "A volume is lost", "The host is lost", "The LXD host is lost",
+        "A volume is lost", "The host is lost", "A thief has deleted the backups", "The LXD host is lost",
         "Only the agent is lost", "Without Vigilhost at all",
     )  # fmt: skip
     assert [title for title, blocks in CHAPTERS.items() if blocks] == list(tested)

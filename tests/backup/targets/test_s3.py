@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import signal
 import subprocess
@@ -17,7 +19,8 @@ from agent.core.secrets import Secret
 from backup.errors import TargetFailed
 from backup.target import Target
 from backup.targets.s3 import S3
-from backup.targets.s3_multipart import Keys, dangling, sign
+from backup.targets.s3_multipart import dangling
+from backup.targets.s3_request import Bucket, Keys, sign
 from tests.backup.hosts import BackedUp, ended
 from tests.backup.targets.contract import (
     MIB,
@@ -60,8 +63,8 @@ def entry(url: str, directory: Path, **more: Any) -> dict[str, Any]:
 
 
 def unfinished(server: RcloneS3) -> list[str]:
-    url = f"{server.url}/{BUCKET}"
-    return [key for key, _ in dangling(url, "", REGION, Keys(ACCESS_KEY, Secret(SECRET_KEY)), 20.0)]
+    bucket = Bucket(f"{server.url}/{BUCKET}", REGION, Keys(ACCESS_KEY, Secret(SECRET_KEY)), 20.0)
+    return [key for key, _ in dangling(bucket, "")]
 
 
 @pytest.fixture
@@ -106,6 +109,35 @@ def test_the_server_is_asked_to_refuse_what_is_there(scripted_http: ScriptedHttp
     with pytest.raises(TargetFailed, match="is there already"):
         upload.commit()
     assert scripted_http.requests[1].headers["if-none-match"] == "*"
+
+
+@pytest.mark.parametrize("given", [{"checksum": True}, {"checksum": None}])
+def test_a_checksum_goes_where_one_is_wanted(scripted_http: ScriptedHttp, given: dict[str, Any]) -> None:
+    scripted_http.answer(Reply(200, headers={"ETag": '"e"'}))
+    s3(scripted_http.url, **given).put("a", b"small")
+    wanted = base64.b64encode(hashlib.sha256(b"small").digest()).decode() if given["checksum"] else None
+    assert scripted_http.requests[0].headers.get("x-amz-checksum-sha256") == wanted
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_amazons"),
+    [(None, True), ("https://s3.eu-west-1.amazonaws.com", True), ("https://s3.cn-north-1.amazonaws.com.cn", True),
+     ("https://s3.example.org", False), ("https://amazonaws.com.example.org", False)],
+)  # fmt: skip
+def test_amazons_own_servers_want_one(endpoint: str | None, *, is_amazons: bool) -> None:
+    assert (s3("", endpoint=endpoint)._store().config.get("checksum_algorithm") is not None) == is_amazons
+
+
+def test_a_deletion_is_asked_for_again_of_a_server_that_is_busy(scripted_http: ScriptedHttp) -> None:
+    scripted_http.answer(Reply(503, b"<Error><Code>SlowDown</Code></Error>"), Reply(204))
+    s3(scripted_http.url).delete(NAME)
+    assert [(one.method, one.path) for one in scripted_http.requests] == 2 * [("DELETE", f"/{BUCKET}/hosts/all/{NAME}")]
+
+
+def test_a_deletion_that_fails_says_so(scripted_http: ScriptedHttp) -> None:
+    scripted_http.answer(*3 * [Reply(503, b"<Error><Code>SlowDown</Code><Message>later</Message></Error>")])
+    with pytest.raises(TargetFailed, match=r"503 SlowDown: later$"):
+        s3(scripted_http.url).delete(NAME)
 
 
 @pytest.mark.parametrize(
