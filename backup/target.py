@@ -63,7 +63,8 @@ class Upload(Protocol):
 class Target(Protocol):
     """A place for copies. Options are dataclass fields. Every method may block and raises TargetFailed.
 
-    One that starts programs has a field `guard` beside them, which a run gives: they end with it.
+    One that starts programs has a field `guard` beside them, which a run gives: they end with it. One that can tell
+    what it may not do there, and a backup can do without, has a method `lacks() -> list[str]` for `backup doctor`.
     """
 
     # Near: reading back costs no more than a disk's time, so every run does (`Upload.reread`). Far: `Upload.finish` has

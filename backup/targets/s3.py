@@ -8,9 +8,7 @@ what it got. ETags are not looked at: they differ between servers, and with the 
 from __future__ import annotations
 
 import os
-import queue
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,15 +25,12 @@ from backup.relay import READ_BYTES
 from backup.target import Upload, check_name
 from backup.targets.s3_multipart import dangling, drop, refused_to_send, refused_to_sweep
 from backup.targets.s3_request import NO_BUCKET, Bucket, Keys, Refusal, plain
+from backup.targets.s3_upload import S3Upload
 from backup.targets.stream_reader import stream_reader
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-MOST_PARTS = 10_000  # of one object: the protocol's limit
-_AT_ONCE = 2  # parts on their way at the same time
-_QUEUED = 2  # reads that wait for the part they belong to
-_LOOK_S = 0.2  # how often a full queue looks whether its reader still lives
 _WHOLE_DOWNLOAD = timedelta(days=7)
 _AMAZON = re.compile(r"\.amazonaws\.com(\.cn)?$")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -102,30 +97,30 @@ class S3:
         """Raise TargetFailed unless the bucket can be listed with these keys, and as far as can be told written to."""
         import obstore
 
-        with self._as_failure(""):
-            next(iter(obstore.list(self._store(), self._key("") or None, chunk_size=1)), None)
-            if (refusal := refused_to_send(self._bucket(), self._key("any"))) is not None:
+        with self.as_failure(""):
+            next(iter(obstore.list(self.store(), self.key("") or None, chunk_size=1)), None)
+            if (refusal := refused_to_send(self._bucket(), self.key("any"))) is not None:
                 raise refusal
 
     def begin(self, name: str) -> Upload:
         check_name(name)
-        if self._size(name) is not None:
-            raise TargetFailed(f"{self._shown(name)}: is there already; nothing is overwritten")
-        return _S3Upload(self, name)
+        if self.size(name) is not None:
+            raise TargetFailed(f"{self.shown(name)}: is there already; nothing is overwritten")
+        return S3Upload(self, name)
 
     def put(self, name: str, content: bytes) -> None:
         import obstore
 
         check_name(name)
-        with self._as_failure(name):
-            obstore.put(self._store(), self._key(name), content, use_multipart=False)
+        with self.as_failure(name):
+            obstore.put(self.store(), self.key(name), content, use_multipart=False)
 
     def names(self, prefix: str) -> Iterator[str]:
         import obstore
 
-        below = len(self._key("x")) - 1
-        with self._as_failure(prefix):
-            for batch in obstore.list(self._store(), self._key(prefix) or None):
+        below = len(self.key("x")) - 1
+        with self.as_failure(prefix):
+            for batch in obstore.list(self.store(), self.key(prefix) or None):
                 for found in batch:
                     name = found["path"][below:]
                     try:
@@ -138,13 +133,13 @@ class S3:
         import obstore
 
         check_name(name)
-        with self._as_failure(name):
+        with self.as_failure(name):
             # One request for all of it: a limit on the whole would fail what is large. Silence is limited.
-            found = obstore.get(self._store(total=_WHOLE_DOWNLOAD), self._key(name))
+            found = obstore.get(self.store(total=_WHOLE_DOWNLOAD), self.key(name))
             stream = found.stream(min_chunk_size=READ_BYTES)
 
         def chunks() -> Iterator[bytes]:
-            with self._as_failure(name):
+            with self.as_failure(name):
                 for chunk in stream:
                     yield bytes(chunk)
 
@@ -152,18 +147,18 @@ class S3:
 
     def delete(self, name: str) -> None:
         check_name(name)
-        with self._as_failure(name):
+        with self.as_failure(name):
             # Not by the library: it sends a list of one, which some servers do not know, and others judge by the rights
             # to the bucket (radosgw 16) instead of those to the object.
-            self._bucket().ask("DELETE", self._key(name), {})
+            self._bucket().ask("DELETE", self.key(name), {})
 
     def sweep(self, prefix: str) -> list[str]:
         """Abort the multipart uploads of killed runs."""
         removed = []
-        below = len(self._key("x")) - 1
-        with self._as_failure(prefix):
+        below = len(self.key("x")) - 1
+        with self.as_failure(prefix):
             bucket = self._bucket()
-            for key, upload in list(dangling(bucket, f"{self._key(prefix)}/")):
+            for key, upload in list(dangling(bucket, f"{self.key(prefix)}/")):
                 drop(bucket, key, upload)
                 removed.append(key[below:])
         return removed
@@ -173,8 +168,8 @@ class S3:
 
         Whether it may delete cannot be asked so: in a bucket with versions that leaves a marker.
         """
-        with self._as_failure(""):
-            if (refusal := refused_to_sweep(self._bucket(), self._key("x")[:-1])) is None:
+        with self.as_failure(""):
+            if (refusal := refused_to_sweep(self._bucket(), self.key("x")[:-1])) is None:
                 return []
         why = self._failure("", refusal)
         return [f"what killed uploads leave cannot be removed: {why}; let it, or leave that to the server"]
@@ -187,7 +182,7 @@ class S3:
 
     def fetch_command(self, name: str) -> list[str]:
         where = ["--endpoint-url", self.endpoint] if self.endpoint else []
-        return ["aws", *where, "--region", self.region, "s3", "cp", f"s3://{self.bucket}/{self._key(name)}", "-"]
+        return ["aws", *where, "--region", self.region, "s3", "cp", f"s3://{self.bucket}/{self.key(name)}", "-"]
 
     @property
     def bucket_url(self) -> str:
@@ -198,25 +193,25 @@ class S3:
         scheme, _, host = url.partition("://")
         return f"{scheme}://{self.bucket}.{host}"
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
         return "/".join(word for word in (self.prefix, name) if word)
 
-    def _shown(self, name: str) -> str:
-        return f"s3://{self.bucket}/{self._key(name)}"
+    def shown(self, name: str) -> str:
+        return f"s3://{self.bucket}/{self.key(name)}"
 
     def _keys(self) -> Keys:
         """Raise TargetFailed when there are none."""
         access = self.access_key or os.environ.get("AWS_ACCESS_KEY_ID")
         secret = self.secret_key or _from_environment("AWS_SECRET_ACCESS_KEY")
         if not access or secret is None:
-            raise TargetFailed(f"{self._shown('')}: has no keys; set access_key and secret_key")
+            raise TargetFailed(f"{self.shown('')}: has no keys; set access_key and secret_key")
         token = self.session_token or (_from_environment("AWS_SESSION_TOKEN") if self.access_key is None else None)
         return Keys(access, secret, token)
 
     def _bucket(self) -> Bucket:
         return Bucket(self.bucket_url, self.region, self._keys(), self.timeout)
 
-    def _store(self, total: timedelta | None = None) -> S3Store:
+    def store(self, total: timedelta | None = None) -> S3Store:
         """A client; connections are shared by those of one kind. `total`: limit of a whole request."""
         from obstore.store import S3Store
 
@@ -244,18 +239,18 @@ class S3:
             },
         )  # fmt: skip
 
-    def _size(self, name: str) -> int | None:
+    def size(self, name: str) -> int | None:
         """Bytes of an object, None when there is none."""
         import obstore
 
-        with self._as_failure(name):
+        with self.as_failure(name):
             try:
-                return int(obstore.head(self._store(), self._key(name))["size"])
+                return int(obstore.head(self.store(), self.key(name))["size"])
             except FileNotFoundError:
                 return None
 
     @contextmanager
-    def _as_failure(self, name: str) -> Iterator[None]:
+    def as_failure(self, name: str) -> Iterator[None]:
         """Turns what the library raises into TargetFailed, on one line and without the keys."""
         from obstore.exceptions import BaseError, PermissionDeniedError
         from urllib3.exceptions import HTTPError
@@ -267,7 +262,7 @@ class S3:
         except FileNotFoundError as error:
             if NO_BUCKET in str(error):  # which is no word about the object
                 raise TargetFailed(self._failure(name, error)) from None
-            raise Absent(f"{self._shown(name)}: no such object") from error
+            raise Absent(f"{self.shown(name)}: no such object") from error
         except (BaseError, HTTPError, Refusal, OSError, ValueError) as error:
             may_not = isinstance(error, PermissionDeniedError) or (isinstance(error, Refusal) and error.is_forbidden)
             raise (Forbidden if may_not else TargetFailed)(self._failure(name, error)) from None
@@ -275,7 +270,7 @@ class S3:
     def _failure(self, name: str, error: Exception) -> str:
         # Below this line the library prints its own structures.
         said = one_line(plain(str(error).partition("\n\nDebug source")[0]))
-        return f"{self._shown(name)}: {self._without_secrets(said)}"
+        return f"{self.shown(name)}: {self._without_secrets(said)}"
 
     def _without_secrets(self, text: str) -> str:
         keys = self._keys()
@@ -283,127 +278,6 @@ class S3:
             if secret is not None:
                 text = text.replace(secret.reveal(), "***")
         return text
-
-
-class _S3Upload:
-    """An object on its way: kept here while it fits into one part, then streamed by a thread."""
-
-    def __init__(self, place: S3, name: str) -> None:
-        self._place = place
-        self._name = name
-        self._size = 0
-        self._first: list[bytes] = []
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
-        self._thread: threading.Thread | None = None
-        self._error: TargetFailed | None = None
-        self._is_over = False
-        self._is_aborted = False
-
-    def write(self, chunk: bytes) -> None:
-        if not chunk:
-            return
-        self._size += len(chunk)
-        if self._size > MOST_PARTS * self._place.part_size:
-            raise TargetFailed(f"{self._shown}: does not fit into {MOST_PARTS} parts; raise part_size")
-        if self._thread is not None:
-            self._give(chunk)
-            return
-        self._first.append(chunk)
-        if self._size > self._place.part_size:
-            self._thread = threading.Thread(target=self._send, name=f"upload of {self._name}", daemon=True)
-            self._thread.start()
-
-    def finish(self) -> None:
-        """Nothing of it is visible, and the last part is not sent, before `commit`."""
-
-    def reread(self) -> BinaryIO:
-        raise TargetFailed(f"{self._shown}: is far away; the server compared checksums")
-
-    def commit(self) -> None:
-        """Complete it, and have the server say how much it has."""
-        if self._thread is None:
-            self._put_whole()
-        else:
-            self._give(None)
-            self._thread.join()
-            if self._error is not None:
-                raise self._error
-        self._is_over = True
-        found = self._place._size(self._name)
-        if found != self._size:
-            self._place.delete(self._name)
-            raise TargetFailed(f"{self._shown}: the server has {found} bytes of {self._size}")
-
-    def abort(self) -> None:
-        if self._is_over:
-            return
-        self._is_over = self._is_aborted = True
-        self._first.clear()
-        if self._thread is not None:
-            # The sender notices within a moment, and takes back what it sent.
-            self._thread.join(self._place.timeout)
-
-    @property
-    def _shown(self) -> str:
-        return self._place._shown(self._name)
-
-    def _put_whole(self) -> None:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        mode = "create" if self._place.refuse_overwrite else "overwrite"
-        with self._place._as_failure(self._name):
-            try:
-                obstore.put(self._place._store(), self._place._key(self._name), b"".join(self._first),
-                            mode=mode, use_multipart=False)  # type: ignore[arg-type]  # fmt: skip
-            except (AlreadyExistsError, PreconditionError):
-                raise TargetFailed(f"{self._shown}: is there already; nothing is overwritten") from None
-        self._first.clear()
-
-    def _give(self, chunk: bytes | None) -> None:
-        """Queue a chunk, None for the end. Raise what ended the sender."""
-        assert self._thread is not None
-        while True:
-            if self._error is not None:
-                raise self._error
-            if not self._thread.is_alive():
-                raise TargetFailed(f"{self._shown}: the upload has ended")
-            try:
-                self._queue.put(chunk, timeout=_LOOK_S)
-                return
-            except queue.Full:
-                continue
-
-    def _send(self) -> None:
-        import obstore
-
-        place = self._place
-        try:
-            with place._as_failure(self._name):
-                obstore.put(place._store(), place._key(self._name), self._chunks(), use_multipart=True,
-                            chunk_size=place.part_size, max_concurrency=_AT_ONCE)  # fmt: skip
-        except TargetFailed as error:
-            self._error = error
-        except _Aborted:
-            pass  # the library has taken back what was sent
-
-    def _chunks(self) -> Iterator[bytes]:
-        while self._first:
-            yield self._first.pop(0)
-        while True:
-            if self._is_aborted:
-                raise _Aborted
-            try:
-                chunk = self._queue.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
-            if chunk is None:
-                return
-            yield chunk
-
-
-class _Aborted(Exception):
-    """The upload is not wanted any more."""
 
 
 def _from_environment(name: str) -> Secret | None:

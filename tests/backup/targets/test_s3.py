@@ -125,7 +125,7 @@ def test_a_checksum_goes_where_one_is_wanted(scripted_http: ScriptedHttp, given:
      ("https://s3.example.org", False), ("https://amazonaws.com.example.org", False)],
 )  # fmt: skip
 def test_amazons_own_servers_want_one(endpoint: str | None, *, is_amazons: bool) -> None:
-    assert (s3("", endpoint=endpoint)._store().config.get("checksum_algorithm") is not None) == is_amazons
+    assert (s3("", endpoint=endpoint).store().config.get("checksum_algorithm") is not None) == is_amazons
 
 
 def test_a_deletion_is_asked_for_again_of_a_server_that_is_busy(scripted_http: ScriptedHttp) -> None:
@@ -217,7 +217,7 @@ def test_a_download_that_breaks_off_is_an_error_and_not_the_end(rclone_s3: Rclon
 def test_what_the_server_kept_is_counted(rclone_s3: RcloneS3, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = s3(rclone_s3.url).begin(NAME)
     upload.write(b"four")
-    monkeypatch.setattr(S3, "_size", lambda *_: 3)
+    monkeypatch.setattr(S3, "size", lambda *_: 3)
     with pytest.raises(TargetFailed, match="the server has 3 bytes of 4"):
         upload.commit()
     assert list(s3(rclone_s3.url).names("")) == []
