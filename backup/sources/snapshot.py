@@ -88,13 +88,19 @@ class Snapshot:
             for _, origin in sorted(origins.items()):  # what is mounted inside another comes after it
                 checks.append(stack.enter_context(self._mounted(origin, name, root, work)))
 
+            is_judged = False
+
             def after() -> Sequence[str]:
+                nonlocal is_judged
+                is_judged = True
                 for check in checks:
                     check()
                 return ()
 
             names = (f".{os.path.normpath(path)}" for path in self.paths)
             yield Stream(NAME, "tar", (tar_step(root, names, exclude=self.exclude, user=work.user),), after=after)
+            if not is_judged:
+                after()  # tar failed; of a snapshot without room it knows only that it cannot be read
 
     def _origin(self, path: str) -> Mount:
         """The volume that a path is in. Raise SourceFailed where it is none of that kind."""

@@ -40,6 +40,9 @@ _BASE = (
 )  # fmt: skip
 VOLUMES = Recipe((*_BASE, "lvm2", "xfsprogs", "lxd", "busybox-static", "jq"), _INITRD, _NETWORK)
 
+# Its module is compiled for that kernel, which takes four minutes, once.
+ZFS = Recipe((*_BASE, "linux-headers-cloud-amd64", "zfs-dkms", "zfsutils-linux"), _INITRD, _NETWORK, "contrib")
+
 # In a mount namespace of its own: the root with a layer in memory above it, into which the package is installed.
 _MAKE_IMAGE = """
 layer=$1/layer; merged=$1/merged
