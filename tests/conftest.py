@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
 import pytest
 
+from tests.packaging.built import built_deb
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.certificates import Certificate, make_certificate
 from tests.servers.influxdb1 import InfluxDB1
@@ -150,6 +152,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def expired_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     need("openssl")
     return make_certificate(tmp_path_factory.mktemp("expired"), expired=True)
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The .deb of this checkout, or that of $VIGILHOST_DEB."""
+    need("dpkg-deb", "dpkg-shlibdeps", "strip")
+    return Path(os.environ["VIGILHOST_DEB"]) if "VIGILHOST_DEB" in os.environ else built_deb()
 
 
 @pytest.fixture

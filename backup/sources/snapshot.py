@@ -24,6 +24,7 @@ from backup.sources.scratch import cleaning_up, owner_tag
 
 NAME = "files"
 _SUBVOLUME_INODE = 256  # of the root of every subvolume of btrfs
+_SYS_ADMIN = 21  # CAP_SYS_ADMIN's bit
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -65,7 +66,10 @@ class Snapshot:
         for path in self.paths:
             if not os.path.lexists(path):
                 raise SourceFailed(f"{path}: no such file or directory; correct source.snapshot.paths")
+        _check_rights()
         found = {mount.directory: mount for mount in map(self._origin, self.paths)}
+        for mount in found.values():
+            _COMMANDS[self.kind](self, mount, NAME, work)
         version = work.run("tar", "--version").decode("utf-8", "replace").splitlines()[0]
         notes = {"paths": ", ".join(self.paths), "snapshots": f"{self.kind} of {', '.join(found)}"}
         return Facts({"tar": version.rpartition(" ")[2]}, notes)
@@ -84,13 +88,19 @@ class Snapshot:
             for _, origin in sorted(origins.items()):  # what is mounted inside another comes after it
                 checks.append(stack.enter_context(self._mounted(origin, name, root, work)))
 
+            is_judged = False
+
             def after() -> Sequence[str]:
+                nonlocal is_judged
+                is_judged = True
                 for check in checks:
                     check()
                 return ()
 
             names = (f".{os.path.normpath(path)}" for path in self.paths)
             yield Stream(NAME, "tar", (tar_step(root, names, exclude=self.exclude, user=work.user),), after=after)
+            if not is_judged:
+                after()  # tar failed; of a snapshot without room it knows only that it cannot be read
 
     def _origin(self, path: str) -> Mount:
         """The volume that a path is in. Raise SourceFailed where it is none of that kind."""
@@ -168,6 +178,15 @@ class Snapshot:
         return RECIPE
 
 
+def _check_rights() -> None:
+    """Raise SourceFailed where we may not mount: what fails without it says something else."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        (held,) = (line.split()[1] for line in file if line.startswith("CapEff:"))
+    if not int(held, 16) >> _SYS_ADMIN & 1:
+        raise SourceFailed("snapshots need CAP_SYS_ADMIN, which this process has not; give it to the service with"
+                           " the drop-in backup-snapshots.conf")  # fmt: skip
+
+
 # Mounts.
 
 
@@ -236,10 +255,11 @@ def _fine() -> None:
 
 
 def _lvm(source: Snapshot, origin: Mount, name: str, work: Work) -> _Commands:
-    said = _lvs(work, origin.device)
-    if len(said) != 1:
-        raise SourceFailed(f"{origin.directory}: {origin.device} is no logical volume")
-    group, volume = said[0]["vg_name"], said[0]["lv_name"]
+    try:
+        (said,) = _lvs(work, origin.device)
+    except (SourceFailed, ValueError) as error:
+        raise SourceFailed(f"{origin.directory}: {origin.device} is no logical volume: {error}") from error
+    group, volume = said["vg_name"], said["lv_name"]
     # Two origins may be in one run; each has a snapshot of its own name.
     made = f"{group}/{name}-{volume}"
 

@@ -1,4 +1,7 @@
-"""The commands of docs/disaster-recovery.md, run in their order on what was lost. LXD is a stand-in."""
+"""The commands of docs/disaster-recovery.md, run in their order on what was lost. LXD is a stand-in here.
+
+tests/proof/lxd.py types its chapter into a real one.
+"""
 
 from __future__ import annotations
 

@@ -7,22 +7,19 @@ memory above the cached root and gone when it halts. Limits of memory do not hol
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
-import shlex
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
+from tests.servers.debian import ENVIRONMENT, PATIENCE_S, Debian
 from tests.servers.debian_root import debian_root
-from tests.servers.process import Server, ServerError, wait_until
+from tests.servers.process import ServerError
 from tests.servers.programs import need, need_root, program
 from tests.servers.tcp_proxy import TcpProxy
 
 _PROPAGATE = "/run/systemd/nspawn/propagate"  # nspawn leaves its directory there where /run is no tmpfs
-_ENVIRONMENT = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
 
 
 def need_machines() -> None:
@@ -31,8 +28,8 @@ def need_machines() -> None:
     need_root("booting a machine in a container needs root")
 
 
-class DebianMachine(Server):
-    """Up once systemd is: `systemctl is-system-running`. What is run in it is root's unless told otherwise."""
+class DebianMachine(Debian):
+    """Booted by systemd-nspawn."""
 
     name = "systemd-nspawn"
 
@@ -48,9 +45,6 @@ class DebianMachine(Server):
             "--system-call-filter=adjtimex clock_adjtime",  # to read the clock's state, which hosts do not forbid
             "--boot",
         ]  # fmt: skip
-
-    def ready(self) -> bool:
-        return self.attempt("systemctl", "is-system-running").stdout.strip() == "running"
 
     def stop(self) -> None:
         """Halt it: services are stopped first. Everything that was written in it is gone."""
@@ -69,45 +63,16 @@ class DebianMachine(Server):
             raise ServerError("the machine has no PID 1")
         return children[0].pid
 
-    def attempt(self, *argv: str, stdin: str | None = None, deadline: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, to its end, whatever its exit status."""
-        inside = [program("nsenter"), "--target", str(self.init), "--all", "--", *_ENVIRONMENT, *argv]
+    def attempt(
+        self, *argv: str, stdin: str | None = None, deadline: float = PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
+        inside = [program("nsenter"), "--target", str(self.init), "--all", "--", *ENVIRONMENT, *argv]
         given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return subprocess.run(inside, capture_output=True, text=True, timeout=deadline, check=False, **given)  # type: ignore[call-overload, no-any-return]
-
-    def run(self, *argv: str, user: str | None = None, stdin: str | None = None, deadline: float = 60.0) -> str:
-        """Run a command in it as that user and return what it prints. Raise ServerError where it fails."""
-        who = ["runuser", "-u", user, "--"] if user is not None else []
-        done = self.attempt(*who, *argv, stdin=stdin, deadline=deadline)
-        if done.returncode != 0:
-            said = (done.stderr + done.stdout).strip()
-            raise ServerError(f"{shlex.join(argv)} exited {done.returncode}: {said}")
-        return done.stdout
 
     def path(self, path: str) -> Path:
         """A file in it as seen from here; of no use where an absolute symbolic link is on the way."""
         return Path(f"/proc/{self.init}/root{path}")
-
-    # Its units and their journal.
-
-    def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit, as systemctl shows them."""
-        lines = self.run("systemctl", "show", unit, *(f"--property={name}" for name in properties)).splitlines()
-        return dict(line.split("=", 1) for line in lines)
-
-    def events(self, unit: str, *matches: str, after: float = 0.0) -> list[Mapping[str, str]]:
-        """What a unit wrote to the journal, oldest first; `matches` are `FIELD=value`, all of them.
-
-        `after`: monotonic seconds, which are the machine's too; --after-cursor skips an entry where there are matches.
-        """
-        argv = ["journalctl", "--no-pager", "--quiet", "--output=json", f"--unit={unit}", *matches]
-        found = [json.loads(line) for line in self.run(*argv).splitlines()]
-        return [event for event in found if int(event["__MONOTONIC_TIMESTAMP"]) > after * 1e6]
-
-    def await_event(self, unit: str, *matches: str, after: float = 0.0, deadline: float = 30) -> Mapping[str, str]:
-        """The first such event, once it is there."""
-        what = " ".join((unit, *matches))
-        return wait_until(lambda: self.events(unit, *matches, after=after), what, deadline, every=0.1)[0]
 
     # Its network.
 

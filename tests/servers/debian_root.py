@@ -1,6 +1,6 @@
-"""The root file system of a small Debian 12 that boots systemd: made once, kept outside of the checkout.
+"""Root file systems of small Debians 12 that boot systemd: each made once, kept outside of the checkout.
 
-mmdebstrap makes it in 20 s where debootstrap needs two minutes, from the mirrors of this machine's own apt.
+mmdebstrap makes one in 20 s where debootstrap needs two minutes, from the mirrors of this machine's own apt.
 """
 
 from __future__ import annotations
@@ -10,40 +10,65 @@ import hashlib
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.servers.process import ServerError
 from tests.servers.programs import program
 
 SUITE = "bookworm"
-# Beside Debian's essential packages. The machines reach no mirror: what the package depends on has to be here.
-PACKAGES = (
+_MAKE_DEADLINE_S = 1800.0  # a root whose kernel modules are compiled needs minutes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a root is made of beside Debian's essential packages.
+
+    `before`, `after`: shell commands around the installation of the packages; `$1` is the root. `area`: of Debian,
+    beside main.
+    """
+
+    packages: tuple[str, ...]
+    before: str = ""
+    after: str = ""
+    area: str = ""
+
+    @property
+    def key(self) -> str:
+        """Of the cached root; another one where something else is made."""
+        said = "\n".join((SUITE, *sorted(self.packages), self.before, self.after, self.area))
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+# The machines reach no mirror: what the package depends on has to be here.
+CONTAINER = Recipe((
     "systemd", "systemd-sysv", "dbus", "python3",
     "zstd",  # archives of backups
-)  # fmt: skip
-_RECIPE = "1"  # another one where the same packages make another root
-_MAKE_DEADLINE_S = 600.0
+))  # fmt: skip
 
 
-def debian_root() -> Path:
+def debian_root(recipe: Recipe = CONTAINER) -> Path:
     """The directory, which no one writes to. Raise ServerError when it cannot be made, OSError where we may not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache") / "vigilhost-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256("\n".join((_RECIPE, SUITE, *sorted(PACKAGES))).encode()).hexdigest()[:12]
-    root = cache / f"{SUITE}-{key}"
-    with (cache / "lock").open("w") as lock:
+    root = cache / f"{SUITE}-{recipe.key}"
+    with (cache / f"lock-{recipe.key}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # workers that come at once wait for the first
         if not root.exists():
-            _make(root)
+            _make(root, recipe)
     return root
 
 
-def _make(root: Path) -> None:
+def _make(root: Path, recipe: Recipe) -> None:
     unfinished = root.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    argv = [program("mmdebstrap"), "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    argv = [program("mmdebstrap"), "--quiet", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
+    argv += [
+        f"--{when}-hook={hook}" for when, hook in (("essential", recipe.before), ("customize", recipe.after)) if hook
+    ]
+    lines = [f"{line} {recipe.area}".rstrip() for line in mirrors()]
     done = subprocess.run(
-        [*argv, SUITE, unfinished, *mirrors()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [*argv, SUITE, unfinished, *lines], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=_MAKE_DEADLINE_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:

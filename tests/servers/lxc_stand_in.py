@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A stand-in for the client lxc(1) of LXD, which cannot run here: a directory instead of a server.
+"""A stand-in for the client lxc(1) of LXD, a directory instead of a server: quick, and it fails when it is told to.
 
 It knows the commands that our backups use, keeps instances and volumes as tar files, writes down how it was called, and
-fails where a file tells it to. It proves our argument lists and what we make of the answers, not LXD.
+fails where a file tells it to. It proves our argument lists and what we make of the answers; tests/proof/lxd.py has a
+real LXD.
 """
 
 import json

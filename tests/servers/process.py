@@ -104,6 +104,7 @@ class Server:
     name: ClassVar[str]  # the program
     user: ClassVar[str | None] = None  # who it runs as where the tests run as root
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    start_deadline: ClassVar[float] = START_DEADLINE
 
     port: int
     data_dir: Path
@@ -177,7 +178,7 @@ class Server:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data_dir, start_new_session=True,
             )  # fmt: skip
         try:
-            wait_until(self._ready_or_dead, f"{self.name} to answer", START_DEADLINE)
+            wait_until(self._ready_or_dead, f"{self.name} to answer", self.start_deadline)
         except TimeoutError as error:
             raise ServerError(f"{error}; {self._not_ready}{self._log_tail()}") from error
         if self._child.poll() is None:

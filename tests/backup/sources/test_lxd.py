@@ -1,4 +1,4 @@
-"""LXD through a scripted stand-in for its client: LXD itself cannot run where these tests do."""
+"""LXD through a scripted stand-in for its client; tests/proof/lxd.py has a real LXD, which takes minutes."""
 
 from __future__ import annotations
 

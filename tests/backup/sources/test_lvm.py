@@ -1,0 +1,123 @@
+"""Files from snapshots of real logical volumes, in an emulated machine with a disk for them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backup.sources.scratch import owner_tag
+from tests.backup.backing_up_vm import BackingUpVm
+from tests.servers.debian_vm import need_vms
+
+STATE = "/root/state"
+BOTH = ["/srv/home", "/srv/mail"]
+OTHERS = "vigilhost-00000000-0a1b2c3d-home"  # a snapshot that another job may be using
+# xfs wants 300 MiB at least.
+VOLUMES = f"""
+pvcreate --quiet /dev/vdb
+vgcreate --quiet vg0 /dev/vdb
+lvcreate --quiet --yes --size=64M --name=home vg0
+lvcreate --quiet --yes --size=304M --name=mail vg0
+lvcreate --quiet --yes --snapshot --size=4M --name={OTHERS} vg0/home
+mkfs.ext4 -q /dev/vg0/home
+mkfs.xfs -q /dev/vg0/mail
+for name in home mail; do
+  mkdir -p /srv/$name
+  mount /dev/vg0/$name /srv/$name
+  echo "dear reader" >/srv/$name/letter
+  echo "$name" >/srv/$name/box
+done
+chown daemon /srv/home/letter
+"""
+# In the place of tar, which it becomes: holds a backup whose snapshots are there while the test does something.
+HELD_TAR = """#!/bin/sh
+case "$*" in *--create*)
+  [ -e /run/hold ] && touch /dev/shm/held
+  while [ -e /run/hold ]; do sleep 0.2; done ;;
+esac
+exec /usr/bin/tar "$@"
+"""
+HOLD = "rm -f /dev/shm/held; touch /run/hold"
+AWAIT_HELD = "for _ in $(seq 600); do [ -e /dev/shm/held ] && break; sleep 0.2; done"
+CHANGE = "cd /srv; for it in home mail; do echo changed >$it/letter; rm $it/box; done"
+
+
+@pytest.fixture(scope="module")
+def fresh(package: Path) -> Iterator[BackingUpVm]:
+    """Two volumes: ext4 on /srv/home, xfs on /srv/mail."""
+    need_vms()
+    with BackingUpVm(package, disk=600) as machine:
+        machine.run("sh", "-ec", VOLUMES)
+        machine.write("/usr/local/sbin/tar", HELD_TAR, "0755")
+        machine.job("both", {"snapshot": {"kind": "lvm", "paths": BOTH, "size": "32MiB"}})
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def machine(fresh: BackingUpVm) -> BackingUpVm:
+    fresh.permit_snapshots()
+    return fresh
+
+
+def left(machine: BackingUpVm) -> list[str]:
+    """Snapshots of ours and what is mounted of them."""
+    volumes = machine.run("lvs", "--noheadings", "--options=lv_name").split()
+    mounts = [line.split()[1] for line in machine.run("cat", "/proc/mounts").splitlines()]
+    return [name for name in (*volumes, *mounts) if "vigilhost-" in name and name != OTHERS]
+
+
+def while_it_runs(machine: BackingUpVm, job: str, meanwhile: str) -> subprocess.CompletedProcess[str]:
+    """Run a job, and these commands when its snapshots are there but nothing was read of them."""
+    aside = f"{HOLD}; {{ {AWAIT_HELD}; {meanwhile}; rm /run/hold; }} >&2 & "
+    return machine.attempt("sh", "-c", f"{aside} vigilhost backup run {job}; status=$?; wait; exit $status")
+
+
+def test_without_the_right_to_mount_the_error_names_what_gives_it(fresh: BackingUpVm) -> None:
+    assert "drop-in backup-snapshots.conf" in fresh.fails("run", "both")
+    assert left(fresh) == []
+
+
+def test_volumes_come_back_as_they_were_when_the_backup_began(machine: BackingUpVm) -> None:
+    machine.run("sh", "-ec", "mkdir -p /root/before/srv; cp -a /srv/home /srv/mail /root/before/srv")
+    done = while_it_runs(machine, "both", CHANGE)
+    assert (done.returncode, "verified at level 2" in done.stdout) == (0, True), done
+    assert left(machine) == []
+    assert machine.run("cat", "/srv/home/letter", "/srv/mail/letter") == "changed\nchanged\n"
+    machine.backup("restore", "both", "--to", "/root/again")
+    assert machine.run("diff", "--recursive", "/root/before", "/root/again") == ""
+    assert machine.run("stat", "--format=%U", "/root/again/srv/home/letter") == "daemon\n"
+
+
+def test_a_snapshot_that_ran_out_of_room_fails_the_backup(machine: BackingUpVm) -> None:
+    machine.job("small", {"snapshot": {"kind": "lvm", "paths": ["/srv/home"], "size": "4MiB"}})
+    done = while_it_runs(machine, "small", "head -c 12000000 /dev/urandom >/srv/home/more; sync")
+    assert done.returncode == 1, done
+    assert "more changed meanwhile than the snapshot has room for; raise size" in done.stderr
+    assert left(machine) == []
+
+
+def test_after_a_kill_the_next_run_unmounts_and_removes_what_was_left(machine: BackingUpVm) -> None:
+    source = {"snapshot": {"kind": "lvm", "paths": BOTH, "size": "32MiB"}}
+    machine.job("killed", source)
+    machine.run("sh", "-c", HOLD)
+    # As a child of the command: in the service the mounts would be its own, and gone with it.
+    machine.run("systemd-run", "--quiet", "--unit=run", "vigilhost", "backup", "run", "killed", "--state-dir", STATE)
+    machine.run("sh", "-c", AWAIT_HELD)
+    machine.run("systemctl", "kill", "--signal=KILL", "run.service")
+    tag = owner_tag(machine.run("hostname").strip(), "killed")
+    assert sorted(name.startswith(f"vigilhost-{tag}-") for name in left(machine)) == [False, False, True, True]
+
+    machine.run("rm", "/run/hold")
+    assert "verified at level 2" in machine.backup("run", "killed", "--state-dir", STATE)
+
+    assert left(machine) == []
+    assert machine.run("ls", f"{STATE}/scratch") == ""
+    assert OTHERS in machine.run("lvs"), "another job's"
+
+
+def test_a_path_on_no_logical_volume_is_an_error_before_anything_is_made(machine: BackingUpVm) -> None:
+    machine.job("rootfs", {"snapshot": {"kind": "lvm", "paths": ["/etc"]}})
+    assert "/: /dev/vda is no logical volume" in machine.attempt("vigilhost", "backup", "doctor", "rootfs").stdout
