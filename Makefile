@@ -57,7 +57,7 @@ proof: dev-env servers ## the long campaigns behind the figures of docs/reliabil
 	$(BIN)/python -m tests.proof.all
 	$(BIN)/python -m tests.sinks.journal.campaign --flips 10000 --kills 10000 --hours 24
 	$(BIN)/python -m benchmarks.service
-	$(BIN)/pytest -q -p no:benchmark tests/proof/lxd.py
+	$(BIN)/pytest -q -p no:benchmark tests/proof/lxd.py tests/proof/zfs.py
 
 # Packages. The .deb's private environment is for Debian 12's own Python, whatever `python3` is here.
 PACKAGE_PYTHON ?= /usr/bin/python3.11

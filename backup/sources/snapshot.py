@@ -97,7 +97,7 @@ class Snapshot:
                     check()
                 return ()
 
-            names = (f".{os.path.normpath(path)}" for path in self.paths)
+            names = (f".{path}" for path in _topmost(self.paths))
             yield Stream(NAME, "tar", (tar_step(root, names, exclude=self.exclude, user=work.user),), after=after)
             if not is_judged:
                 after()  # tar failed; of a snapshot without room it knows only that it cannot be read
@@ -209,6 +209,13 @@ def mount_of(path: str, mounts: Sequence[Mount]) -> Mount:
         raise SourceFailed(f"{path}: is in nothing that is mounted")
     deepest = max(len(mount.directory) for mount in around)
     return [mount for mount in around if len(mount.directory) == deepest][-1]
+
+
+def _topmost(paths: Sequence[str]) -> list[str]:
+    """Without those inside another: tar comes to them by itself, and takes a file that it meets twice for a link."""
+    plain = [os.path.normpath(path) for path in paths]
+    return [path for path in dict.fromkeys(plain)
+            if not any(path != other and _is_below(path, other) for other in plain)]  # fmt: skip
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -109,6 +109,18 @@ def test_subvolumes_inside_are_a_warning(host: BackedUp, volume: Path) -> None:
     assert mounts_below(host.directory) == [str(volume)]
 
 
+def test_a_volume_inside_another_is_in_the_backup_once(host: BackedUp, tmp_path: Path, volume: Path) -> None:
+    mail = volume / "mail"
+    run("btrfs", "subvolume", "create", mail / "archive")
+    (mail / "archive" / "old").write_text("letter")
+    before = tree(mail)
+    round_ = Round(host, host.job(source={"snapshot": {"paths": [str(mail), f"{mail}/archive"], "kind": "btrfs"}}))
+    round_.back_up()
+    (restored,) = round_.restore(str(tmp_path / "again"))
+    assert not restored.refused
+    assert tree(tmp_path / "again" / str(mail).lstrip("/")) == before
+
+
 def test_after_a_kill_the_next_run_unmounts_and_destroys_what_was_left(host: BackedUp, volume: Path) -> None:
     mail = volume / "mail"
     (mail / "large").write_bytes(os.urandom(4 << 20))
