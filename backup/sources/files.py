@@ -61,7 +61,8 @@ class Files:
             if (match := _CHANGED.fullmatch(line)) is not None and len(changed) < MOST_LISTED:
                 changed.append(f"changed while it was read: {match[1]}")
 
-        yield Stream(NAME, "tar", (tar_step("/", map(_below_root, self.paths), exclude=self.exclude, user=work.user,
+        paths = topmost(self.paths, one_file_system=self.one_file_system)
+        yield Stream(NAME, "tar", (tar_step("/", map(below_root, paths), exclude=self.exclude, user=work.user,
                      one_file_system=self.one_file_system, on_line=heed),), after=lambda: changed)  # fmt: skip
 
     def decode_check(self, name: str, plain: int, work: Work) -> None:
@@ -114,5 +115,31 @@ def drill_tar(plain: int, work: Work, assertions: Sequence[Assertion]) -> list[O
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _below_root(path: str) -> str:
-    return "." + os.path.normpath(path) if os.path.normpath(path) != "/" else "."
+def is_below(path: str, directory: str) -> bool:
+    """Whether it is the directory, or in it, as the names tell."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def topmost(paths: Sequence[str], *, one_file_system: bool = False) -> list[str]:
+    """Without those inside another: tar comes to them by itself, and takes a file that it meets twice for a link.
+
+    It comes neither over a link nor, with `one_file_system`, to another one. Raise OSError for what is not there.
+    """
+    plain = list(dict.fromkeys(map(os.path.normpath, paths)))
+
+    def is_reached(path: str, other: str) -> bool:
+        if path == other or not is_below(path, other):
+            return False
+        at = os.path.dirname(path)
+        while at != other and not os.path.islink(at):
+            at = os.path.dirname(at)
+        if os.path.islink(at):
+            return False
+        return not one_file_system or os.lstat(path).st_dev == os.lstat(other).st_dev
+
+    return [path for path in plain if not any(is_reached(path, other) for other in plain)]
+
+
+def below_root(path: str) -> str:
+    """Of a plain absolute path, its name seen from the directory that stands for /."""
+    return "." + path if path != "/" else "."

@@ -19,7 +19,7 @@ from backup.assertions import Assertion, Outcome
 from backup.errors import BackupError, SourceFailed
 from backup.extract import RECIPE, extract, fresh
 from backup.source import Facts, Restored, Stream, Work
-from backup.sources.files import drill_tar, list_tar, tar_step
+from backup.sources.files import below_root, drill_tar, is_below, list_tar, tar_step, topmost
 from backup.sources.scratch import cleaning_up, owner_tag
 
 NAME = "files"
@@ -97,7 +97,7 @@ class Snapshot:
                     check()
                 return ()
 
-            names = (f".{path}" for path in _topmost(self.paths))
+            names = map(below_root, topmost(self.paths))
             yield Stream(NAME, "tar", (tar_step(root, names, exclude=self.exclude, user=work.user),), after=after)
             if not is_judged:
                 after()  # tar failed; of a snapshot without room it knows only that it cannot be read
@@ -126,7 +126,7 @@ class Snapshot:
                 if (nested := _located(line.partition(" path ")[2], origin)) is not None:
                     found[nested] = "is a subvolume"
         for directory, what in found.items():
-            if directory not in origins and any(_is_below(directory, path) for path in self.paths):
+            if directory not in origins and any(is_below(directory, path) for path in self.paths):
                 work.warn(f"{directory}: {what} and not in the snapshot; name a path in it, too")
 
     @contextlib.contextmanager
@@ -204,22 +204,11 @@ def _plain(word: str) -> str:
 
 def mount_of(path: str, mounts: Sequence[Mount]) -> Mount:
     """The mount that a path is in: the deepest, and of several at one place the last. Raise SourceFailed."""
-    around = [mount for mount in mounts if _is_below(path, mount.directory)]
+    around = [mount for mount in mounts if is_below(path, mount.directory)]
     if not around:
         raise SourceFailed(f"{path}: is in nothing that is mounted")
     deepest = max(len(mount.directory) for mount in around)
     return [mount for mount in around if len(mount.directory) == deepest][-1]
-
-
-def _topmost(paths: Sequence[str]) -> list[str]:
-    """Without those inside another: tar comes to them by itself, and takes a file that it meets twice for a link."""
-    plain = [os.path.normpath(path) for path in paths]
-    return [path for path in dict.fromkeys(plain)
-            if not any(path != other and _is_below(path, other) for other in plain)]  # fmt: skip
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 def _located(listed: str, origin: str) -> str | None:

@@ -17,9 +17,10 @@ from backup.drill import drill, drilled
 from backup.errors import Refused, SourceFailed
 from backup.restore import parts, restore
 from backup.sources.command import Command
-from backup.sources.files import Files
+from backup.sources.files import Files, topmost
 from backup.sources.sqlite import SQLite
-from tests.backup.hosts import BackedUp, built_source, command_job, script
+from tests.backup.hosts import BackedUp, built_source, command_job, script, tree
+from tests.backup.sources.round import Round
 
 ALL = {"a", "a/x.tmp", "cache", "cache/y", "-odd name\n"}
 
@@ -54,6 +55,28 @@ def test_files_are_taken_by_paths_and_excludes(
     host.job_now = host.job(source={"files": {"paths": [str(host.source)], **given}})
     assert host.run().result["status"] == "ok"
     assert names_in(host, tmp_path / "to") == expected
+
+
+def test_a_path_inside_another_is_in_the_backup_once(host: BackedUp, tmp_path: Path) -> None:
+    (host.source / "inner").mkdir()
+    (host.source / "inner" / "file").write_text("x")
+    before = tree(host.source)
+    round_ = Round(host, host.job(source={"files": {"paths": [str(host.source), f"{host.source}/inner"]}}))
+    round_.back_up()
+    (restored,) = round_.restore(str(tmp_path / "again"))
+    assert not restored.refused
+    assert tree(tmp_path / "again" / str(host.source).lstrip("/")) == before
+
+
+def test_what_tar_does_not_come_to_by_itself_is_named_to_it(tmp_path: Path) -> None:
+    (tmp_path / "there" / "in").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("there")
+    there, link = str(tmp_path / "there"), str(tmp_path / "link")
+    assert topmost([f"{there}/in", there, f"{there}/"]) == [there]
+    assert topmost([link, f"{link}/in"]) == [link, f"{link}/in"]
+    assert topmost([there, f"{there}s"]) == [there, f"{there}s"]
+    assert topmost(["/", "/proc", "/etc"]) == ["/"]
+    assert topmost(["/", "/proc", "/etc"], one_file_system=True) == ["/", "/proc"]
 
 
 def test_an_archive_of_links_that_lead_out_comes_back_when_trusted(host: BackedUp, tmp_path: Path) -> None:

@@ -26,16 +26,6 @@ for at in home home/mail; do echo "dear reader" >/srv/$at/letter; echo there >/s
 chown daemon /srv/home/letter
 zfs snapshot {OTHERS}
 """
-# In the place of tar, which it becomes.
-HELD_TAR = """#!/bin/sh
-case "$*" in *--create*)
-  [ -e /run/hold ] && touch /dev/shm/held
-  while [ -e /run/hold ]; do sleep 0.2; done ;;
-esac
-exec /usr/bin/tar "$@"
-"""
-HOLD = "rm -f /dev/shm/held; touch /run/hold"
-AWAIT_HELD = "for _ in $(seq 600); do [ -e /dev/shm/held ] && break; sleep 0.2; done"
 CHANGE = "cd /srv; for at in home home/mail; do echo changed >$at/letter; rm $at/box; done"
 
 
@@ -45,7 +35,7 @@ def machine(package: Path) -> Iterator[BackingUpVm]:
     need_vms()
     with BackingUpVm(package, ZFS, disk=512) as machine:
         machine.run("sh", "-ec", POOL)
-        machine.write("/usr/local/sbin/tar", HELD_TAR, "0755")
+        machine.hold_tar()
         machine.permit_snapshots()
         machine.job("home", {"snapshot": {"kind": "zfs", "paths": ["/srv/home", "/srv/home/mail"]}})
         yield machine
@@ -60,9 +50,8 @@ def left(machine: BackingUpVm) -> list[str]:
 
 def test_data_sets_come_back_as_they_were_when_the_backup_began(machine: BackingUpVm) -> None:
     machine.run("sh", "-ec", "mkdir -p /root/before/srv; cp -a /srv/home /root/before/srv")
-    aside = f"{HOLD}; {{ {AWAIT_HELD}; {CHANGE}; rm /run/hold; }} >&2 & "
-    said = machine.run("sh", "-c", f"{aside} vigilhost backup run home; status=$?; wait; exit $status")
-    assert "verified at level 2" in said
+    done = machine.runs_while("home", CHANGE)
+    assert (done.returncode, "verified at level 2" in done.stdout) == (0, True), done
     assert left(machine) == []
     assert machine.run("cat", "/srv/home/letter", "/srv/home/mail/letter") == "changed\nchanged\n"
     machine.backup("restore", "home", "--to", "/root/again")
@@ -71,12 +60,9 @@ def test_data_sets_come_back_as_they_were_when_the_backup_began(machine: Backing
 
 
 def test_after_a_kill_the_next_run_unmounts_and_destroys_what_was_left(machine: BackingUpVm) -> None:
-    machine.run("sh", "-c", HOLD)
-    machine.run("systemd-run", "--quiet", "--unit=run", "vigilhost", "backup", "run", "home", "--state-dir", STATE)
-    machine.run("sh", "-c", AWAIT_HELD)
-    machine.run("systemctl", "kill", "--signal=KILL", "run.service")
+    machine.is_killed("home", STATE)
     assert len(left(machine)) == 4
-    machine.run("rm", "/run/hold")
+    machine.let_go()
     assert "verified at level 2" in machine.backup("run", "home", "--state-dir", STATE)
     assert left(machine) == []
     assert OTHERS in machine.run("zfs", "list", "-t", "snapshot"), "another job's"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,16 +31,6 @@ for name in home mail; do
 done
 chown daemon /srv/home/letter
 """
-# In the place of tar, which it becomes: holds a backup whose snapshots are there while the test does something.
-HELD_TAR = """#!/bin/sh
-case "$*" in *--create*)
-  [ -e /run/hold ] && touch /dev/shm/held
-  while [ -e /run/hold ]; do sleep 0.2; done ;;
-esac
-exec /usr/bin/tar "$@"
-"""
-HOLD = "rm -f /dev/shm/held; touch /run/hold"
-AWAIT_HELD = "for _ in $(seq 600); do [ -e /dev/shm/held ] && break; sleep 0.2; done"
 CHANGE = "cd /srv; for it in home mail; do echo changed >$it/letter; rm $it/box; done"
 
 
@@ -51,7 +40,7 @@ def fresh(package: Path) -> Iterator[BackingUpVm]:
     need_vms()
     with BackingUpVm(package, disk=600) as machine:
         machine.run("sh", "-ec", VOLUMES)
-        machine.write("/usr/local/sbin/tar", HELD_TAR, "0755")
+        machine.hold_tar()
         machine.job("both", {"snapshot": {"kind": "lvm", "paths": BOTH, "size": "32MiB"}})
         yield machine
 
@@ -69,12 +58,6 @@ def left(machine: BackingUpVm) -> list[str]:
     return [name for name in (*volumes, *mounts) if "vigilhost-" in name and name != OTHERS]
 
 
-def while_it_runs(machine: BackingUpVm, job: str, meanwhile: str) -> subprocess.CompletedProcess[str]:
-    """Run a job, and these commands when its snapshots are there but nothing was read of them."""
-    aside = f"{HOLD}; {{ {AWAIT_HELD}; {meanwhile}; rm /run/hold; }} >&2 & "
-    return machine.attempt("sh", "-c", f"{aside} vigilhost backup run {job}; status=$?; wait; exit $status")
-
-
 def test_without_the_right_to_mount_the_error_names_what_gives_it(fresh: BackingUpVm) -> None:
     assert "drop-in backup-snapshots.conf" in fresh.fails("run", "both")
     assert left(fresh) == []
@@ -82,7 +65,7 @@ def test_without_the_right_to_mount_the_error_names_what_gives_it(fresh: Backing
 
 def test_volumes_come_back_as_they_were_when_the_backup_began(machine: BackingUpVm) -> None:
     machine.run("sh", "-ec", "mkdir -p /root/before/srv; cp -a /srv/home /srv/mail /root/before/srv")
-    done = while_it_runs(machine, "both", CHANGE)
+    done = machine.runs_while("both", CHANGE)
     assert (done.returncode, "verified at level 2" in done.stdout) == (0, True), done
     assert left(machine) == []
     assert machine.run("cat", "/srv/home/letter", "/srv/mail/letter") == "changed\nchanged\n"
@@ -93,7 +76,7 @@ def test_volumes_come_back_as_they_were_when_the_backup_began(machine: BackingUp
 
 def test_a_snapshot_that_ran_out_of_room_fails_the_backup(machine: BackingUpVm) -> None:
     machine.job("small", {"snapshot": {"kind": "lvm", "paths": ["/srv/home"], "size": "4MiB"}})
-    done = while_it_runs(machine, "small", "head -c 12000000 /dev/urandom >/srv/home/more; sync")
+    done = machine.runs_while("small", "head -c 12000000 /dev/urandom >/srv/home/more; sync")
     assert done.returncode == 1, done
     assert "more changed meanwhile than the snapshot has room for; raise size" in done.stderr
     assert left(machine) == []
@@ -102,15 +85,11 @@ def test_a_snapshot_that_ran_out_of_room_fails_the_backup(machine: BackingUpVm) 
 def test_after_a_kill_the_next_run_unmounts_and_removes_what_was_left(machine: BackingUpVm) -> None:
     source = {"snapshot": {"kind": "lvm", "paths": BOTH, "size": "32MiB"}}
     machine.job("killed", source)
-    machine.run("sh", "-c", HOLD)
-    # As a child of the command: in the service the mounts would be its own, and gone with it.
-    machine.run("systemd-run", "--quiet", "--unit=run", "vigilhost", "backup", "run", "killed", "--state-dir", STATE)
-    machine.run("sh", "-c", AWAIT_HELD)
-    machine.run("systemctl", "kill", "--signal=KILL", "run.service")
+    machine.is_killed("killed", STATE)
     tag = owner_tag(machine.run("hostname").strip(), "killed")
     assert sorted(name.startswith(f"vigilhost-{tag}-") for name in left(machine)) == [False, False, True, True]
 
-    machine.run("rm", "/run/hold")
+    machine.let_go()
     assert "verified at level 2" in machine.backup("run", "killed", "--state-dir", STATE)
 
     assert left(machine) == []
