@@ -293,7 +293,7 @@ def _check(child: subprocess.Popen[bytes], said: bytes) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each; medians are compared")
-    parser.add_argument("--megabytes", type=int, default=768, help="size of the files")
+    parser.add_argument("--megabytes", type=int, default=2048, help="size of the files")
     parser.add_argument(
         "--rows",
         type=int,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.backup.hosts import BackedUp, Ended, command_job, ended, running
-from tests.servers.programs import need
+from tests.servers.disk import disk
 
 ASLEEP = 3_000_000 + os.getpid()
 STRICT = {"keep_last": 1, "min_keep": 1}  # a success would delete all but itself
@@ -89,14 +88,8 @@ def test_a_failure_leaves_every_copy_and_retention_alone(
 @pytest.fixture
 def small_disk(host: BackedUp) -> Iterator[Path]:
     """A real file system of 6 MB, which finds out late that it is full: space is given out when data are written."""
-    need("mkfs.ext4", "mount")
-    image = host.directory / "disk.img"
-    with open(image, "wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, host.store], check=True)
-    yield host.store
-    subprocess.run(["umount", "--lazy", host.store], check=True)
+    with disk(host.directory / "disk.img", 8 << 20, host.store) as store:
+        yield store
 
 
 def test_a_full_disk_is_a_failure_that_leaves_every_copy(host: BackedUp, small_disk: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from backup.errors import TargetFailed
 from backup.target import check_name, safe_word
-from backup.targets.local import Local
+from backup.targets.local import PART, Local
+from tests.servers.disk import disk
+from tests.servers.process import run
+from tests.servers.programs import need
 
 NAME = "web1/job/20260101T000000Z-aaaaaa/files.tar"
 
@@ -34,6 +37,34 @@ def test_an_object_is_not_seen_before_it_is_committed(store: Local) -> None:
         assert file.read() == b"some bytes"
     upload.abort()  # does nothing any more
     assert list(store.names("")) == [NAME]
+
+
+def test_a_large_one_leaves_the_page_cache_while_it_is_written(tmp_path: Path) -> None:
+    """On a disk of its own, because a file system in memory has nowhere else to keep it."""
+    need("fincore")
+    (tmp_path / "disk").mkdir()
+    with disk(tmp_path / "image", 160 << 20, tmp_path / "disk") as directory:
+        upload = Local(str(directory)).begin(NAME)
+        (part,) = directory.rglob(f".*{PART}")
+        most = 0
+        for _ in range(8):
+            upload.write(os.urandom(16 << 20))
+            most = max(most, cached_bytes(part))
+            fsync(part)  # the disk has caught up, as a slow one may not have
+        assert part.stat().st_size == 128 << 20
+        assert most <= 32 << 20
+        upload.finish()
+        assert cached_bytes(part) == 0
+        upload.abort()
+
+
+def cached_bytes(path: Path) -> int:
+    return int(run("fincore", "--bytes", "--noheadings", "--output=RES", path))
+
+
+def fsync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def test_an_aborted_one_leaves_nothing(store: Local) -> None:
