@@ -92,16 +92,16 @@ def _passfile_word(text: str) -> str:
 
 
 class Client:
-    """PostgreSQL's programs, logged in to one server."""
+    """PostgreSQL's programs, logged in to one server. `directory`: where they are; None: in PATH."""
 
     def __init__(self, login: Login, work: Work, environment: Mapping[str, str], directory: str | None) -> None:
         self._database = login.database
         self._work = work
         self._environment = environment
-        self._directory = directory
+        self.directory = directory
 
     def program(self, name: str) -> str:
-        return name if self._directory is None else os.path.join(self._directory, name)
+        return name if self.directory is None else os.path.join(self.directory, name)
 
     def variables(self, *, is_read_only: bool = False) -> dict[str, str]:
         """The environment of a program that talks to the server."""

@@ -19,7 +19,7 @@ from backup.errors import BackupError, Damaged, Refused, SourceFailed
 from backup.source import Facts, Inventory, Restored, Stream, Work, matching
 from backup.sources import mysql_client
 from backup.sources.mysql_client import Client, Login, installed, literal
-from backup.sources.mysql_databases import drop, dump_step, load, pour, replace_database, restored
+from backup.sources.mysql_databases import drop, dump_step, heed_broken_off, load, pour, replace_database, restored
 from backup.sources.scratch import (
     is_throwaway,
     private_directory,
@@ -138,6 +138,7 @@ class MySQL:
         return outcomes
 
     def sweep(self, work: Work) -> list[str]:
+        heed_broken_off(work)
         removed = []
         try:
             with self._connect(work) as client:

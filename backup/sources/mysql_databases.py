@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from backup.children import Step
@@ -12,7 +13,7 @@ from backup.errors import BackupError, SourceFailed
 from backup.extract import copy
 from backup.source import Work
 from backup.sources.mysql_client import Client, first_line, identifier, without_sandbox
-from backup.sources.scratch import cleaning_up, rejoined, remove_file
+from backup.sources.scratch import Undo, cleaning_up, rejoined, remove_file
 
 _DUMP = ("--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob",
          "--default-character-set=utf8mb4")  # fmt: skip
@@ -69,23 +70,42 @@ def replace_database(client: Client, connect: Connect, name: str, throwaway: str
     It cannot be renamed, so the dump is loaded into a throw-away one first, for proof.
     """
     dump = os.path.join(work.scratch, "dump.sql")
-    # Beside the scratch directory, which is emptied whatever comes.
-    before = os.path.join(os.path.dirname(work.scratch.rstrip("/")), f"before-{secrets.token_hex(4)}.sql")
+    undo = Undo(work)
+    before = {"database": name, "dump": undo.beside(f"before-{secrets.token_hex(4)}.sql")}
     try:
         copy(plain, dump, work.guard)
         with open(dump, "rb", buffering=0) as file:
             with restored(client, throwaway, file.fileno(), work):
                 file.seek(0)
-            _keep(client, name, before, work)
+            _keep(client, name, before["dump"], work)
+            undo.add(before)
             drop(client, name, work)
             load(client, name, file.fileno(), work)
     except BaseException as error:
-        if os.path.exists(before):
-            _put_back(connect, name, before, work, error)
+        if before in undo.entries():
+            _put_back(connect, before, undo, work, error)
         raise
     finally:
         remove_file(dump)
-    remove_file(before)
+    _forget(before, undo)
+
+
+def heed_broken_off(work: Work) -> None:
+    """Warn of databases whose replacement was killed, as long as what they held before is still kept."""
+    undo = Undo(work)
+    for entry in undo.entries():
+        name, file = entry["database"], entry["dump"]
+        if os.path.exists(file):
+            work.warn(f"database {name}: a restore over it was broken off; what it held before is in {file}: make the "
+                      "database if it is gone and load that, or remove the file once it is not wanted:"
+                      f" mariadb {shlex.quote(name)} < {shlex.quote(file)}")  # fmt: skip
+        else:
+            undo.done(entry)
+
+
+def _forget(before: Mapping[str, str], undo: Undo) -> None:
+    remove_file(before["dump"])
+    undo.done(before)
 
 
 def _keep(client: Client, name: str, file: str, work: Work) -> None:
@@ -99,8 +119,9 @@ def _keep(client: Client, name: str, file: str, work: Work) -> None:
         remove_file(unfinished)
 
 
-def _put_back(connect: Connect, name: str, file: str, work: Work, error: BaseException) -> None:
+def _put_back(connect: Connect, before: Mapping[str, str], undo: Undo, work: Work, error: BaseException) -> None:
     """Load what was kept, which is then gone. Raise BackupError where that fails too; the file stays."""
+    name, file = before["database"], before["dump"]
     try:
         # Another connection: the one that failed goes with the work, which may have been stopped.
         with cleaning_up(work, f"database {name}") as cleanup, connect(cleanup) as client, open(file, "rb", 0) as kept:
@@ -108,4 +129,4 @@ def _put_back(connect: Connect, name: str, file: str, work: Work, error: BaseExc
             load(client, name, kept.fileno(), cleanup)
     except BackupError as worse:
         raise BackupError(f"{error}; what was in {name} could not be put back, and is in {file}: {worse}") from error
-    remove_file(file)
+    _forget(before, undo)

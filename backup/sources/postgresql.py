@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agent.core.options import option
@@ -80,6 +80,8 @@ class PostgreSQL:
     )
     job: str = ""
     host: str = ""  # ours, not the server's
+    # Of the programs that fit the server's version: it is asked once, because each question is a psql of its own.
+    directory: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def drills_apart(self) -> bool:
@@ -87,7 +89,6 @@ class PostgreSQL:
 
     def describe(self, work: Work) -> Facts:
         with self._connect(work) as client:
-            # One question, because each is a psql of its own.
             (row,) = client.rows("SELECT current_setting('server_version'), pg_is_in_recovery()")
             version, is_standby = (value or "" for value in row)
             names = self._names(client)
@@ -190,10 +191,13 @@ class PostgreSQL:
 
     # The servers.
 
-    def _connect(self, work: Work) -> AbstractContextManager[Client]:
+    @contextmanager
+    def _connect(self, work: Work) -> Iterator[Client]:
         login = Login(self.server, self.port, self.user, self.maintenance_database, self.password, self.sslmode,
                       self.ca_file)  # fmt: skip
-        return libpq.connected(login, work)
+        with libpq.connected(login, work, directory=self.directory) as client:
+            self.directory = client.directory
+            yield client
 
     def _drill_client(self, work: Work) -> AbstractContextManager[Client]:
         return self._connect(work) if self.drill_on == "database" else own_server(work)

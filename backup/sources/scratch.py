@@ -202,6 +202,10 @@ class Undo:
         # /var/tmp under a name that no later run could know.
         self._path = work.undo_path or f"{work.scratch.rstrip('/')}.undo"
 
+    def beside(self, name: str) -> str:
+        """Path of a private file that outlives a killed run as the list does."""
+        return os.path.join(os.path.dirname(self._path), name)
+
     def entries(self) -> list[dict[str, Any]]:
         """What is to be undone, oldest first. Raise SourceFailed when the list cannot be read."""
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from backup.errors import BackupError, Damaged, Refused
 from backup.sources.mysql import ACCOUNTS
 from backup.sources.mysql_client import cells, option_line, without_sandbox
 from backup.sources.scratch import throwaway_name
-from tests.backup.hosts import HOST, BackedUp
+from tests.backup.hosts import HOST, REPOSITORY, BackedUp
 from tests.backup.sources.round import CANARY, Round, as_pipe, leaks, outcomes, reachable, unmet, watched_run
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import LOOPBACK
@@ -158,6 +161,50 @@ def test_a_database_that_cannot_be_put_back_is_kept_as_a_dump(host: BackedUp, ma
     (kept,) = left_beside(work.scratch)
     assert str(kept) in str(caught.value)
     assert b"CREATE TABLE `orders`" in kept.read_bytes()
+
+
+# A restore over a database, killed between its drop and its second load.
+KILLED = f"""
+import os, signal, sys
+from backup.children import Guard
+from agent.config.backup_jobs import load_job
+from backup.redact import Redactor
+from backup.source import Work
+from backup.sources import mysql_databases
+from backup.workspace import undo_path, workspace
+mysql_databases.load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+file, state = sys.argv[1:]
+job = load_job(file)[0]
+with workspace(state, job.name, None) as scratch:
+    work = Work(scratch, Guard(60), Redactor(), undo_path=undo_path(state, job.name))
+    job.plugin.build(job=job.name, host={HOST!r}).restore("shop", 0, "shop", work, frozenset({{"force"}}))
+"""
+
+
+def test_a_database_whose_replacement_was_killed_is_kept_and_told_of_until_it_is_taken_care_of(
+    host: BackedUp, mariadb: MariaDB, shop: str
+) -> None:
+    mariadb.sql("CREATE DATABASE again; CREATE TABLE again.t (id int)")
+    a_round(host, mariadb, databases=["again"])
+    before, job, state = digest(mariadb), host.directory / "backup.d" / "job.yaml", host.directory / "state"
+    with as_pipe(b"CREATE TABLE t (id int);\n") as plain:
+        killed = subprocess.run([sys.executable, "-c", KILLED, job, state], stdin=plain, check=False,
+                                env={**os.environ, "PYTHONPATH": str(REPOSITORY)})  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    assert shop not in names(mariadb)
+    for _ in range(2):
+        (warning,) = host.run().result["warnings"]
+        assert warning.startswith("database shop: a restore over it was broken off; what it held before is in /")
+    (host.directory / ".my.cnf").write_text(
+        f"[client]\nuser=root\npassword={mariadb.password}\nhost={LOOPBACK}\nport={mariadb.port}\n"
+    )
+    command = warning.rpartition(": ")[2]
+    mariadb.sql("CREATE DATABASE shop")
+    subprocess.run(["bash", "-c", command], env={**os.environ, "HOME": str(host.directory)}, check=True)
+    assert digest(mariadb) == before
+    Path(command.partition(" < ")[2]).unlink()
+    assert host.run().result["warnings"] == []
+    assert list((state / "scratch").iterdir()) == []
 
 
 def left_beside(scratch: str) -> list[Path]:
