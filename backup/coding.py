@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.core.options import option
-from backup.children import Step, program
-from backup.errors import Refused, SourceFailed
+from backup.children import Step
+from backup.errors import Refused
 
 LEVEL = 3
 # A dump keeps its server busy and a transaction open. At 3, zstd alone takes longer than the server and its dump
@@ -70,18 +69,8 @@ def compress_steps(compression: Compression, level: int) -> list[Step]:
     """The program that compresses; none where nothing is. `level` counts where the job does not say."""
     if compression.program == "none":
         return []
-    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", *_plain_io(), "--check", "-q", "-c")
+    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", "--check", "-q", "-c")
     return [Step(argv)]
-
-
-def _plain_io() -> tuple[str, ...]:
-    """Newer ones of zstd read and write on threads of their own; between pipes these cost more than they save."""
-    word = "--no-asyncio"
-    try:
-        asked = subprocess.run([program("zstd"), word, "--version"], capture_output=True, check=False, cwd="/")
-    except (SourceFailed, OSError):
-        return ()  # whoever starts it says what is wrong
-    return (word,) if asked.returncode == 0 else ()
 
 
 def encrypt_steps(recipients: tuple[str, ...]) -> list[Step]:
