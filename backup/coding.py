@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.core.options import option
-from backup.children import Step
-from backup.errors import Refused
+from backup.children import Step, program
+from backup.errors import Refused, SourceFailed
 
 LEVEL = 3
 # A dump keeps its server busy and a transaction open. At 3, zstd alone takes longer than the server and its dump
@@ -65,12 +67,27 @@ class Coding:
         return bool(self.recipients)
 
 
-def compress_steps(compression: Compression, level: int) -> list[Step]:
-    """The program that compresses; none where nothing is. `level` counts where the job does not say."""
+def compress_steps(compression: Compression, level: int, *, reads_ahead: bool = False) -> list[Step]:
+    """The program that compresses; none where nothing is. `level` counts where the job does not say.
+
+    `reads_ahead`: what it reads comes more slowly than it compresses. zstd has threads for that, which otherwise take a
+    twentieth of the processors for nothing.
+    """
     if compression.program == "none":
         return []
-    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", "--check", "-q", "-c")
+    how = [] if reads_ahead else _plain_io()
+    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", *how, "--check", "-q", "-c")
     return [Step(argv)]
+
+
+def _plain_io() -> Sequence[str]:
+    """The option that has zstd read and write without threads for it; none before 1.5.4, which had none."""
+    word = "--no-asyncio"
+    try:
+        asked = subprocess.run([program("zstd"), word, "--version"], capture_output=True, check=False, cwd="/")
+    except (SourceFailed, OSError):
+        return ()  # whoever starts it says what is wrong
+    return (word,) if asked.returncode == 0 else ()
 
 
 def encrypt_steps(recipients: tuple[str, ...]) -> list[Step]:

@@ -156,7 +156,8 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
         try:
             meter, end = None, plumbing.chain(producers, stream.steps, None)
             producers.wait_aside()
-            packing, locking = compress_steps(settings.compression, stream.level), encrypt_steps(settings.recipients)
+            packing = compress_steps(settings.compression, stream.level, reads_ahead=stream.steps[-1].is_wordy)
+            locking = encrypt_steps(settings.recipients)
             if packing or locking:
                 end, meter = plumbing.metered(end)
             end = plumbing.chain(coders, packing, end)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.secrets import Secret
-from backup import relay
+from backup import children, relay
 from backup.children import Group, Guard, Step, check_statuses, run
 from backup.coding import Coding, Compression, check_recipient, decode_steps
 from backup.errors import Damaged, Refused, SourceFailed, Stopped, TargetFailed
@@ -98,6 +99,27 @@ def test_how_hard_to_compress_is_the_jobs_to_say_and_else_the_streams(work: Work
         return record(stream, {"kept": Kept()}, Settings(Compression(level=of_job)), work).digest.size
 
     assert size(1, None) > size(12, None) == size(1, 12)
+
+
+# Before 1.5.4; the real one does the work.
+OLD_ZSTD = """#!/bin/sh
+case " $* " in *" --no-asyncio "*) echo 'Incorrect parameter: --no-asyncio' >&2; exit 1;; esac
+exec {zstd} "$@"
+"""
+
+
+def test_an_older_zstd_is_not_asked_for_what_it_does_not_know(
+    work: Work, content: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zstd").write_text(OLD_ZSTD.format(zstd=shutil.which("zstd")))
+    (tmp_path / "zstd").chmod(0o755)
+    monkeypatch.setattr(children, "PATH", f"{tmp_path}:{children.PATH}")
+    kept = Kept()
+    done = record(content, {"kept": kept}, Settings(Compression()), work)
+    assert done.raw_bytes == len(CONTENT)
+    assert done.statuses[-1].argv == ("zstd", "-3", "-T2", "--check", "-q", "-c")
+    plain = subprocess.run(["zstd", "-dcq"], input=b"".join(kept.chunks), capture_output=True, check=True).stdout
+    assert plain == CONTENT
 
 
 def test_programs_joined_by_pipes(work: Work) -> None:
