@@ -93,7 +93,7 @@ def replace_database(client: Client, connect: Connect, name: str, throwaway: str
 def heed_broken_off(work: Work) -> None:
     """Warn of databases whose replacement was killed, as long as what they held before is still kept."""
     undo = Undo(work)
-    for entry in undo.entries():
+    for entry in (one for one in undo.entries() if "dump" in one):
         name, file = entry["database"], entry["dump"]
         if os.path.exists(file):
             work.warn(f"database {name}: a restore over it was broken off; what it held before is in {file}: make the "
