@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.core.options import option
-from backup.children import Step, program
+from backup.children import Guard, Step, run
 from backup.errors import Refused, SourceFailed
+from backup.redact import Redactor
 
 LEVEL = 3
 # A dump keeps its server busy and a transaction open. At 3, zstd alone takes longer than the server and its dump
@@ -67,27 +67,25 @@ class Coding:
         return bool(self.recipients)
 
 
-def compress_steps(compression: Compression, level: int, *, reads_ahead: bool = False) -> list[Step]:
-    """The program that compresses; none where nothing is. `level` counts where the job does not say.
-
-    `reads_ahead`: what it reads comes more slowly than it compresses. zstd has threads for that, which otherwise take a
-    twentieth of the processors for nothing.
-    """
+def compress_steps(compression: Compression, level: int, more: Sequence[str] = ()) -> list[Step]:
+    """The program that compresses; none where nothing is. `level` counts where the job does not say; `more` options."""
     if compression.program == "none":
         return []
-    how = [] if reads_ahead else _plain_io()
-    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", *how, "--check", "-q", "-c")
+    argv = ("zstd", f"-{compression.level or level}", f"-T{compression.threads}", *more, "--check", "-q", "-c")
     return [Step(argv)]
 
 
-def _plain_io() -> Sequence[str]:
-    """The option that has zstd read and write without threads for it; none before 1.5.4, which had none."""
+def plain_io(guard: Guard, redact: Redactor) -> Sequence[str]:
+    """The option that has zstd read and write without threads for it; none before 1.5.4, which had none.
+
+    They take a twentieth of the processors, which is for nothing where bytes come as fast as they are compressed.
+    """
     word = "--no-asyncio"
     try:
-        asked = subprocess.run([program("zstd"), word, "--version"], capture_output=True, check=False, cwd="/")
-    except (SourceFailed, OSError):
+        run(Step(("zstd", word, "--version")), guard, redact)
+    except SourceFailed:
         return ()  # whoever starts it says what is wrong
-    return (word,) if asked.returncode == 0 else ()
+    return (word,)
 
 
 def encrypt_steps(recipients: tuple[str, ...]) -> list[Step]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from backup.children import Group, Guard, Status, Step, check_statuses, close_all, pipe
-from backup.coding import Coding, Compression, compress_steps, decode_steps, encrypt_steps
+from backup.coding import Coding, Compression, compress_steps, decode_steps, encrypt_steps, plain_io
 from backup.errors import BackupError, Damaged, Refused, SourceFailed, Stopped, TargetFailed
 from backup.relay import Digest, Lane, Meter, PipeTaker, Taker, relay
 from backup.source import Stream, Work
@@ -156,7 +156,10 @@ def record(stream: Stream, takers: Mapping[str, Taker], settings: Settings, work
         try:
             meter, end = None, plumbing.chain(producers, stream.steps, None)
             producers.wait_aside()
-            packing = compress_steps(settings.compression, stream.level, reads_ahead=stream.steps[-1].is_wordy)
+            # What writes through stdio is slower than zstd, which had better read ahead.
+            asks = settings.compression.program == "zstd" and not stream.steps[-1].is_wordy
+            more = plain_io(work.guard, work.redact) if asks else ()
+            packing = compress_steps(settings.compression, stream.level, more)
             locking = encrypt_steps(settings.recipients)
             if packing or locking:
                 end, meter = plumbing.metered(end)

@@ -13,7 +13,7 @@ from backup.errors import BackupError, SourceFailed
 from backup.extract import copy
 from backup.source import Work
 from backup.sources.mysql_client import Client, first_line, identifier, without_sandbox
-from backup.sources.scratch import Undo, cleaning_up, rejoined, remove_file
+from backup.sources.scratch import Undo, cleaning_up, fsync_directory, rejoined, remove_file
 
 _DUMP = ("--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob",
          "--default-character-set=utf8mb4")  # fmt: skip
@@ -77,13 +77,15 @@ def replace_database(client: Client, connect: Connect, name: str, throwaway: str
         with open(dump, "rb", buffering=0) as file:
             with restored(client, throwaway, file.fileno(), work):
                 file.seek(0)
-            _keep(client, name, before["dump"], work)
             undo.add(before)
+            _keep(client, name, before["dump"], work)
             drop(client, name, work)
             load(client, name, file.fileno(), work)
     except BaseException as error:
-        if before in undo.entries():
+        if os.path.exists(before["dump"]):
             _put_back(connect, before, undo, work, error)
+        else:
+            _forget(before, undo)
         raise
     finally:
         remove_file(dump)
@@ -100,21 +102,28 @@ def heed_broken_off(work: Work) -> None:
                       "database if it is gone and load that, or remove the file once it is not wanted:"
                       f" mariadb {shlex.quote(name)} < {shlex.quote(file)}")  # fmt: skip
         else:
-            undo.done(entry)
+            _forget(entry, undo)
 
 
 def _forget(before: Mapping[str, str], undo: Undo) -> None:
-    remove_file(before["dump"])
+    for file in (before["dump"], _unfinished(before["dump"])):
+        remove_file(file)
     undo.done(before)
 
 
+def _unfinished(file: str) -> str:
+    return f"{file}.part"
+
+
 def _keep(client: Client, name: str, file: str, work: Work) -> None:
-    """Dump a database to a private file, which is there only when it is whole. Raise BackupError."""
-    unfinished = f"{file}.part"
+    """Dump a database to a private file, which is there only when it is whole, and lastingly. Raise BackupError."""
+    unfinished = _unfinished(file)
     try:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as output:
             work.run(*dump_step(client, name).argv, stdout=output.fileno(), kind=BackupError)
+            os.fsync(output.fileno())
         os.rename(unfinished, file)
+        fsync_directory(os.path.dirname(file))
     finally:
         remove_file(unfinished)
 

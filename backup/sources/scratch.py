@@ -80,6 +80,15 @@ def remove_file(path: str) -> None:
         os.unlink(path)
 
 
+def fsync_directory(path: str) -> None:
+    """Make lasting what the names in a directory are. Raise OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def owner_tag(host: str, job: str) -> str:
     """Eight characters that tell the throw-away things of one job on one host from all others."""
     return hashlib.sha256(f"{host}/{job}".encode()).hexdigest()[:8]
@@ -238,8 +247,4 @@ class Undo:
             file.flush()
             os.fsync(file.fileno())
         os.rename(staging, self._path)
-        directory = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        fsync_directory(os.path.dirname(self._path))

@@ -154,20 +154,23 @@ def test_a_database_is_put_back_when_the_dump_that_was_proved_cannot_be_loaded_a
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_database_that_cannot_be_put_back_is_kept_as_a_dump(host: BackedUp, mariadb: MariaDB, shop: str) -> None:
-    source, work = a_round(host, mariadb).source, Round(host, host.job()).work()
+    source, round_ = a_round(host, mariadb).source, Round(host, host.job())
+    work = round_.work()
     mariadb.sql("CREATE TABLE elsewhere.seen (id int); CREATE VIEW shop.watcher AS SELECT * FROM elsewhere.seen")
     with as_pipe(TWICE) as plain, pytest.raises(BackupError, match="could not be put back, and is in") as caught:
         source.restore(shop, plain, shop, work, frozenset({"force"}))
     (kept,) = left_beside(work.scratch)
     assert str(kept) in str(caught.value)
     assert b"CREATE TABLE `orders`" in kept.read_bytes()
+    source.sweep(work)
+    assert [str(kept) in one for one in round_.warnings] == [True]
 
 
 # A restore over a database, killed between its drop and its second load.
 KILLED = f"""
 import os, signal, sys
-from backup.children import Guard
 from agent.config.backup_jobs import load_job
+from backup.children import Guard
 from backup.redact import Redactor
 from backup.source import Work
 from backup.sources import mysql_databases
