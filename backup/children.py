@@ -6,7 +6,6 @@ the kernel ties that to the thread that started it, so a thread that starts a pr
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pwd
@@ -84,7 +83,7 @@ def one_line(text: str, most: int = 500) -> str:
 class Guard:
     """Ends everything that runs, once: at the deadline, when asked, or with `parent`.
 
-    What was ended so raises Stopped.
+    What was ended so raises Stopped. Any thread may ask; a signal handler may not, for it may have interrupted us.
     """
 
     def __init__(self, deadline_s: float | None = None, what: str = "it", parent: Guard | None = None) -> None:
@@ -93,12 +92,9 @@ class Guard:
             ends.append(parent.ends_at)
         self.ends_at: float | None = min(ends, default=None)
         self.reason: str | None = None
-        # Re-entrant: a signal handler calls stop() in the thread that may be inside add().
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._members: set[Group | Guard] = set()
-        # Held until the stop. Not an Event: its lock may be taken by the very wait that a signal handler interrupts.
-        self._latch = threading.Lock()
-        self._latch.acquire()
+        self._is_over = threading.Event()
         self._timer: threading.Timer | None = None
         self._parent = parent
         if deadline_s is not None:
@@ -114,19 +110,14 @@ class Guard:
         with self._lock:
             self.reason = self.reason or reason
             members = list(self._members)
-        self._let_go()
-        # Not under our lock: who starts a program holds the group's, and may be interrupted by a stop of its own.
-        for member in members:
+        self._is_over.set()
+        for member in members:  # not under our lock: who starts a program holds the group's, and may ask us
             member.kill()
 
     def kill(self) -> None:
         """Stop for the parent's reason."""
         assert self._parent is not None
         self.stop(self._parent.reason or "it was stopped")
-
-    def _let_go(self) -> None:
-        with contextlib.suppress(RuntimeError):  # two stops at once: the other one has let go
-            self._latch.release()
 
     def check(self) -> None:
         """Raise Stopped once stop() was called."""
@@ -135,8 +126,7 @@ class Guard:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not longer than until the stop. Raise Stopped."""
-        if self._latch.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX)):
-            self._let_go()  # for the next one who waits
+        self._is_over.wait(min(max(0.0, seconds), threading.TIMEOUT_MAX))
         self.check()
 
     def add(self, member: Group | Guard) -> None:
@@ -166,7 +156,7 @@ class Group:
         self._redact = redact
         self._children: list[_Child] = []
         self._is_over = False
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._waiting = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -191,8 +181,6 @@ class Group:
                 process_group=leader,
             )  # fmt: skip
             self._children.append(_Child(step, process, self._redact))
-            if self._guard.reason is not None:
-                self.kill()  # a signal handler stopped us while it was started, and did not find it
 
     def kill(self) -> None:
         """SIGKILL to the group, grandchildren included."""

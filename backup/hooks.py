@@ -42,9 +42,10 @@ class Surroundings:
             self._run("after", self._hooks.after, how if how == "fail" else status())
 
     def stop(self, reason: str) -> None:
-        """End the hook that runs now."""
-        if self._running is not None:
-            self._running.stop(reason)
+        """End the hook that runs now; from any thread."""
+        running = self._running
+        if running is not None:
+            running.stop(reason)
 
     def _run(self, kind: str, argvs: Sequence[Sequence[str]], status: str) -> None:
         """Run them in order. Those before raise; of the others each gets its turn, and a failure is a warning."""

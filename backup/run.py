@@ -64,7 +64,7 @@ class Run:
         self._hooks = Surroundings(job.hooks, job.name, self.id, self.redact, self._phase, self._warn)
 
     def stop(self, reason: str) -> None:
-        """End it soon; safe to call from a signal handler."""
+        """End it soon; from any thread."""
         self.guard.stop(reason)
         self._hooks.stop(reason)
 

@@ -10,8 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.core.clock import NS, Clock, SystemClock
@@ -21,6 +20,7 @@ from backup.job import Job, Limits, check_job_name
 from backup.redact import Redactor, secrets_in
 from backup.relay import write_all
 from backup.run import Run
+from backup.signals import heeding
 from backup.workspace import own_state, undo_path, workspace
 
 OK, FAILED, BUSY = 0, 1, 75  # exit codes; 75 (EX_TEMPFAIL): the job runs already
@@ -40,8 +40,13 @@ def work(job: Job, *, host: str, state_dir: str, output: int = 1, clock: Clock |
     lines = Lines(output, guard, clock, Redactor(secrets_in(job.manifest_key)), heard)
     os.umask(0o077)
     stops: list[Stop] = [guard.stop]
+
+    def stop(why: str) -> None:
+        for one in stops:
+            one(why)
+
     # Until the result is told: a second signal, late because the host is busy, must not lose it.
-    with _heeding_signals(stops):
+    with heeding(stop):
         result = _run(job, host, state_dir, clock, guard, lines, stops)
         lines.put(result)
     if result["status"] == "busy":
@@ -132,22 +137,6 @@ def _only_one(state_dir: str, lines: Lines, job: Job, guard: Guard) -> Iterator[
             lines.put({"event": "phase", "job": job.name, "phase": "waiting"})
             has_said = True
         guard.wait(_ASK_AGAIN_S)
-
-
-@contextlib.contextmanager
-def _heeding_signals(stops: Sequence[Stop]) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run in good order; a second one does no more than the first."""
-
-    def heed(number: int, _frame: object) -> None:
-        for stop in stops:
-            stop(f"ended by {signal.Signals(number).name}")
-
-    before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _be_kind(limits: Limits) -> None:

@@ -7,7 +7,6 @@ import glob
 import json
 import os
 import pwd
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from backup.children import Guard
 from backup.drill import Evidence, drill, drilled
 from backup.errors import BackupError, Refused, TargetFailed, reason
 from backup.job import Drill, Job
+from backup.signals import heeding
 from backup.source import Work
 from backup.target import Target
 from backup.worker import BUSY, EVERY_JOB, FAILED, OK, Lines, lock, refusal
@@ -125,24 +125,26 @@ def work_drill(at: Desk, job: Job, output: int = 1) -> int:
 def _work(at: Desk, job: Job, output: int, heard: Callable[[Mapping[str, Any]], None] | None) -> int:
     guard = Guard(deadline_of(job), f"{job.name}: drill")
     lines = Lines(output, guard, SystemClock(), redactor(job), heard)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda which, _: guard.stop(f"ended by {signal.Signals(which).name}"))
-    result: dict[str, Any]
+    with heeding(guard.stop):
+        result = _result(at, job, guard, lines)
+        lines.put(result)
+    return {"ok": OK, "busy": BUSY}.get(result["status"], FAILED)
+
+
+def _result(at: Desk, job: Job, guard: Guard, lines: Lines) -> dict[str, Any]:
+    """The last event of a drill."""
     try:
         with at.work(job, guard) as work, _turn(at, guard):
             lines.put({"event": "phase", "job": job.name, "phase": "drill"})
             evidence = carry_out(at, newest(at, job), work)
-        result = {**evidence.report(), "event": "result", "job": job.name,
-                  "status": "ok" if evidence.is_passed else "fail", "error": shortfall(evidence),
-                  "is_slot_done": evidence.is_passed}  # fmt: skip
     except Busy as busy:
-        result = refusal(job.name, "busy", str(busy))
+        return refusal(job.name, "busy", str(busy))
     except (BackupError, ValueError, OSError) as error:
-        result = refusal(job.name, NOT_DONE, reason(error))
+        return refusal(job.name, NOT_DONE, reason(error))
     finally:
         guard.close()
-    lines.put(result)
-    return {"ok": OK, "busy": BUSY}.get(result["status"], FAILED)
+    return {**evidence.report(), "event": "result", "job": job.name, "status": "ok" if evidence.is_passed else "fail",
+            "error": shortfall(evidence), "is_slot_done": evidence.is_passed}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from backup.apart import Found, Task
 from backup.children import Guard
 from backup.errors import BackupError, Refused, Stopped, reason
 from backup.redact import Redactor
+from backup.signals import heeding
 from backup.source import Source, Work
 from backup.sources.scratch import private_file, remove_file
 from backup.verify import decoded
@@ -55,7 +56,9 @@ def backup_drill_helper(number: int | None, scratch: str | None, become: str | N
         _answer(connection, Found(error=reason(error), kind="refused"))
         sys.exit(EXIT_REFUSED)
     served.end_with(connection)
-    found = _drill(task, source, archive, key, scratch)
+    guard = Guard(task.deadline_s, f"{task.job}: drill")
+    with heeding(lambda _: guard.stop("who asked for the drill has gone")):
+        found = _drill(task, source, archive, key, scratch, guard)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     click.echo(f"{task.job}: {task.archive.name}: {found.error or f'{len(found.outcomes)} looked at'}", err=True)
     _answer(connection, found)
@@ -98,9 +101,8 @@ def _give_up_rights(become: str | None) -> None:
         raise Refused("a drill does not run as root; name a user to become")
 
 
-def _drill(task: Task, source: Source, archive: BinaryIO, key: BinaryIO | None, scratch: str | None) -> Found:
-    guard = Guard(task.deadline_s, f"{task.job}: drill")
-    signal.signal(signal.SIGTERM, lambda *_: guard.stop("who asked for the drill has gone"))
+def _drill(task: Task, source: Source, archive: BinaryIO, key: BinaryIO | None, scratch: str | None, guard: Guard
+           ) -> Found:  # fmt: skip
     warnings: list[str] = []
     place = scratch or tempfile.mkdtemp(prefix="drill-", dir="/var/tmp")
     work = Work(place, guard, Redactor(), warn=warnings.append)

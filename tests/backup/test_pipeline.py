@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -303,25 +301,6 @@ def test_a_guard_ends_with_its_parent(work: Work) -> None:
     with pytest.raises(Stopped, match="the parent was ended"):
         Guard(parent=parent).wait(60)
     guard.close()
-
-
-def test_a_signal_handler_may_stop_what_waits_at_any_moment() -> None:
-    """A timer that goes off somewhere within a wait, and so in time in each of its instructions."""
-
-    def wait_for_ever() -> None:
-        while True:
-            guard.wait(0.0)
-
-    before = signal.signal(signal.SIGALRM, lambda *_: guard.stop("ended by a signal"))
-    try:
-        for _ in range(3000):
-            guard = Guard()
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0003))
-            with pytest.raises(Stopped, match="ended by a signal"):
-                wait_for_ever()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_is_written_while_its_descriptor_is_closed_lands_nowhere_else(tmp_path: Path) -> None:
