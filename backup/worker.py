@@ -142,6 +142,9 @@ def _only_one(state_dir: str, lines: Lines, job: Job, guard: Guard) -> Iterator[
 def _be_kind(limits: Limits) -> None:
     """Low priority for us and, inherited, for every program that we start."""
     os.setpriority(os.PRIO_PROCESS, 0, max(limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
-    with contextlib.suppress(BackupError, OSError):  # a container may lack the program; it is a courtesy
+    with contextlib.suppress(OSError):  # a container may forbid it; it is a courtesy, as is what follows
+        # Who wakes up takes no processor from who runs: neither from other work nor in the pipeline from each other.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(BackupError, OSError):
         pid = os.posix_spawn(program("ionice"), ["ionice", "-c", "3", "-p", str(os.getpid())], {})
         os.waitpid(pid, 0)

@@ -1,8 +1,8 @@
 """What a backup costs beside the tools it is made of: `python -m benchmarks.backup`.
 
 Ours is a whole worker run, the command that the agent starts: a new process, the job's file read, tar or pg_dump, zstd,
-the checksum, a synced archive and its manifest. The others do only their part of that. All run in turn, at the same
-priority, on the same files, which the page cache holds; a ratio is taken within each round, and their median counts.
+the checksum, a synced archive and its manifest. The others do only their part of that. All run once a round, at the
+same priority, on the same files, which the page cache holds; a ratio is taken within each round, and the median counts.
 Verification is not in it, because the others do none: what it adds is a line of its own.
 """
 
@@ -28,6 +28,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sample_files import fill_files
 from tests.servers.postgresql import PostgreSQL
 
 MIB = 1 << 20
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 unless a target is missed and `--strict` was given."""
     options = _parser().parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="vh-bench-", dir=options.directory) as directory:
-        bench = Bench(Path(directory), options.megabytes)
+        bench = Bench(Path(directory), options.megabytes, options.files)
         with PostgreSQL() as server:
             bench.fill_database(server, options.rows)
             costs = bench.rounds(options.rounds, server)
@@ -102,22 +103,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Bench:
     """Files and a database to back up, and the ways to do it; each run finds an empty place to write to."""
 
-    def __init__(self, directory: Path, megabytes: int) -> None:
+    def __init__(self, directory: Path, megabytes: int, files: str | None) -> None:
         self.directory = directory
-        self.source = directory / "source"
+        self.source = directory / "source" if files is None else Path(files).resolve(strict=True)
         self.out = directory / "out"
         self.job = directory / "backup.d" / "job.yaml"
         self.job.parent.mkdir()
-        fill_files(self.source, megabytes)
+        if files is None:
+            fill_files(self.source, megabytes)
 
     def fill_database(self, server: PostgreSQL, rows: int) -> None:
         """A table of so many short rows and one of a third as many long ones, in a database `bench`."""
         server.sql("CREATE DATABASE bench")
         server.sql(TABLES.format(rows=rows, documents=rows // 3), "bench")
+        server.sql("VACUUM (FREEZE, ANALYZE)", "bench")  # or the server does it itself beside some of the runs
         os.sync()  # or the first who is measured waits for the disk to take what was filled
 
     def rounds(self, count: int, server: PostgreSQL) -> dict[str, list[Cost]]:
-        """Each way in turn, so many times; what a noisy machine does to one it does to all."""
+        """Each way once a round; what a noisy machine does to one it does to all.
+
+        Who is next is drawn anew for each round, so that nobody always follows the one that leaves most behind.
+        """
         ways: dict[str, Callable[[], Cost]] = {
             OURS: self.ours_files,
             GNU: self.tar_zstd,
@@ -129,8 +135,9 @@ class Bench:
             PG_DUMP: lambda: self.pg_dump(server, "-Fc"),
         }
         costs: dict[str, list[Cost]] = {name: [] for name in ways}
+        chance = random.Random(1)
         for _ in range(count):
-            for name, way in ways.items():
+            for name, way in chance.sample(list(ways.items()), len(ways)):
                 shutil.rmtree(self.out, ignore_errors=True)
                 self.out.mkdir()
                 os.sync()  # what the one before left to the disk is not for this one to wait for
@@ -203,27 +210,6 @@ class Bench:
                                 env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})  # fmt: skip
 
 
-def fill_files(directory: Path, megabytes: int) -> None:
-    """Half logs, a quarter incompressible, a quarter small files; nothing is in it twice, for restic's sake."""
-    chance = random.Random(1)
-    (directory / "small").mkdir(parents=True)
-    for number in range(max(1, megabytes // 32)):
-        (directory / f"{number}.log").write_text(_log(chance, 16 * MIB))
-        (directory / f"{number}.jpg").write_bytes(chance.randbytes(8 * MIB))
-        for small in range(256):
-            (directory / "small" / f"{number}-{small}.txt").write_text(_log(chance, 32 << 10))
-
-
-def _log(chance: random.Random, size: int) -> str:
-    """About so many characters of a web server's log."""
-    digits = chance.randbytes(size // 8).hex()
-    return "".join(
-        f"10.0.{digits[at]}.{digits[at + 1]} GET /orders/{digits[at + 2 : at + 9]} status=200"
-        f" user={digits[at + 9 : at + 12]} took={digits[at + 12 : at + 14]} ms\n"
-        for at in range(0, len(digits) - 14, 14)
-    )
-
-
 def median(runs: Sequence[Cost]) -> Cost:
     return Cost(
         statistics.median(one.wall for one in runs), statistics.median(one.cpu for one in runs),
@@ -294,7 +280,10 @@ def _check(child: subprocess.Popen[bytes], said: bytes) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each; medians are compared")
-    parser.add_argument("--megabytes", type=int, default=2048, help="size of the files")
+    parser.add_argument(
+        "--megabytes", type=int, default=2048, help="size of the files, as benchmarks/sample_files.py has them"
+    )
+    parser.add_argument("--files", metavar="DIR", help="back up what is there instead")
     parser.add_argument(
         "--rows",
         type=int,

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.control import SOCKET_NAME, ask
-from benchmarks.backup import Verdict, fill_files, show_targets
+from benchmarks.backup import Verdict, show_targets
 from benchmarks.peers import Agent, agent_config
 from benchmarks.process_tree import parse_status
+from benchmarks.sample_files import fill_files
 from benchmarks.scraper import percentile
 
 JOB = "bench"

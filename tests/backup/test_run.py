@@ -432,11 +432,11 @@ def test_the_user_of_a_job_can_use_its_scratch_directory_and_nobody_else(host: B
 
 
 def test_a_run_is_kind_to_what_else_the_host_does(host: BackedUp) -> None:
-    show = "nice; ionice"
+    show = "nice; ionice; chrt --pid $$ | grep --only-matching 'SCHED_.*'"
     command_job(host, show, limits={"nice": 19}, compression={"program": "none"})
     host.run()
     (made,) = host.manifests()
-    assert (host.store / made.archives[0].stored).read_text() == "19\nidle\n"
+    assert (host.store / made.archives[0].stored).read_text() == "19\nidle\nSCHED_BATCH\n"
 
 
 def test_a_user_that_does_not_exist_is_an_error(host: BackedUp) -> None:
