@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import click
@@ -53,15 +54,7 @@ def doctor(at: Desk, jobs: tuple[str, ...], root: str, as_json: bool) -> None:
 def _job(at: Desk, job: Job) -> Iterator[Finding]:
     redact = redactor(job)
     yield from (Finding(job.name, "fail", redact(text)) for text in _programs(job))
-    try:
-        with at.work(job, Guard(60.0, f"{job.name}: source")) as work:
-            facts = at.source(job).describe(work)
-        versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-        yield Finding(job.name, "ok", redact(f"source: {job.plugin.type}" + (f" ({versions})" if versions else "")))
-    except Busy:
-        yield Finding(job.name, "ok", "runs now; its source was not asked")
-    except (BackupError, ValueError, OSError) as error:
-        yield Finding(job.name, "fail", f"source: {redact(reason(error))}")
+    yield from _source(at, job)
     for name, entry in job.targets.items():
         try:
             target = entry.build(job=job.name, host=at.host)
@@ -74,6 +67,21 @@ def _job(at: Desk, job: Job) -> Iterator[Finding]:
         for place in at.places(job, name):
             yield from _place(job, place)
     yield from (Finding(job.name, "warn", text) for text in open_ends(job))
+
+
+def _source(at: Desk, job: Job) -> Iterator[Finding]:
+    redact = redactor(job)
+    warnings: list[str] = []
+    try:
+        with at.work(job, Guard(60.0, f"{job.name}: source")) as work:
+            facts = at.source(job).describe(replace(work, warn=warnings.append))
+        versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+        yield Finding(job.name, "ok", redact(f"source: {job.plugin.type}" + (f" ({versions})" if versions else "")))
+    except Busy:
+        yield Finding(job.name, "ok", "runs now; its source was not asked")
+    except (BackupError, ValueError, OSError) as error:
+        yield Finding(job.name, "fail", f"source: {redact(reason(error))}")
+    yield from (Finding(job.name, "warn", f"source: {redact(text)}") for text in warnings)
 
 
 def _programs(job: Job) -> Iterator[str]:

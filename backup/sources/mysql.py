@@ -67,6 +67,7 @@ class MySQL:
         return self.drill_on == "server"
 
     def describe(self, work: Work) -> Facts:
+        heed_broken_off(work)
         with self._connect(work) as client:
             version = client.value("SELECT version()") or ""
             names = self._names(client)
@@ -138,7 +139,6 @@ class MySQL:
         return outcomes
 
     def sweep(self, work: Work) -> list[str]:
-        heed_broken_off(work)
         removed = []
         try:
             with self._connect(work) as client:

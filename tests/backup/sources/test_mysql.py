@@ -18,7 +18,8 @@ from backup.drill import drill
 from backup.errors import BackupError, Damaged, Refused
 from backup.sources.mysql import ACCOUNTS
 from backup.sources.mysql_client import cells, option_line, without_sandbox
-from backup.sources.scratch import throwaway_name
+from backup.sources.scratch import Undo, throwaway_name
+from tests.agent.cli.test_backup_cmd import Operator
 from tests.backup.hosts import HOST, REPOSITORY, BackedUp
 from tests.backup.sources.round import CANARY, Round, as_pipe, leaks, outcomes, reachable, unmet, watched_run
 from tests.servers.mariadb import MariaDB
@@ -162,7 +163,7 @@ def test_a_database_that_cannot_be_put_back_is_kept_as_a_dump(host: BackedUp, ma
     (kept,) = left_beside(work.scratch)
     assert str(kept) in str(caught.value)
     assert b"CREATE TABLE `orders`" in kept.read_bytes()
-    source.sweep(work)
+    source.describe(work)
     assert [str(kept) in one for one in round_.warnings] == [True]
 
 
@@ -198,6 +199,7 @@ def test_a_database_whose_replacement_was_killed_is_kept_and_told_of_until_it_is
     for _ in range(2):
         (warning,) = host.run().result["warnings"]
         assert warning.startswith("database shop: a restore over it was broken off; what it held before is in /")
+    assert f"warn job: source: {warning}\n" in Operator(host).types("doctor", "job").stdout
     (host.directory / ".my.cnf").write_text(
         f"[client]\nuser=root\npassword={mariadb.password}\nhost={LOOPBACK}\nport={mariadb.port}\n"
     )
@@ -208,6 +210,16 @@ def test_a_database_whose_replacement_was_killed_is_kept_and_told_of_until_it_is
     Path(command.partition(" < ")[2]).unlink()
     assert host.run().result["warnings"] == []
     assert list((state / "scratch").iterdir()) == []
+
+
+def test_what_a_former_source_of_the_job_has_still_to_undo_is_left_to_it(
+    host: BackedUp, mariadb: MariaDB, shop: str
+) -> None:
+    source, work = a_round(host, mariadb).source, Round(host, host.job()).work()
+    entry = {"redis": "save", "value": "3600 1"}
+    Undo(work).add(entry)
+    assert source.describe(work).notes["databases"] == shop
+    assert Undo(work).entries() == [entry]
 
 
 def left_beside(scratch: str) -> list[Path]:
