@@ -103,9 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Bench:
     """Files and a database to back up, and the ways to do it; each run finds an empty place to write to."""
 
-    def __init__(self, directory: Path, megabytes: int, files: str | None) -> None:
+    def __init__(self, directory: Path, megabytes: int, files: Path | None) -> None:
         self.directory = directory
-        self.source = directory / "source" if files is None else Path(files).resolve(strict=True)
+        self.source = files or directory / "source"
         self.out = directory / "out"
         self.job = directory / "backup.d" / "job.yaml"
         self.job.parent.mkdir()
@@ -277,13 +277,19 @@ def _check(child: subprocess.Popen[bytes], said: bytes) -> None:
         raise SystemExit(f"{child.args!r} exited {child.returncode}: {said.decode('utf-8', 'replace')}")
 
 
+def _directory(text: str) -> Path:
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    return Path(text).resolve()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each; medians are compared")
     parser.add_argument(
         "--megabytes", type=int, default=2048, help="size of the files, as benchmarks/sample_files.py has them"
     )
-    parser.add_argument("--files", metavar="DIR", help="back up what is there instead")
+    parser.add_argument("--files", type=_directory, metavar="DIR", help="back up what is there instead")
     parser.add_argument(
         "--rows",
         type=int,

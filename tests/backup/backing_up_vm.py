@@ -55,6 +55,12 @@ class BackingUpVm(DebianVm):
         self.run("sh", "-ec", "cd /usr/share/doc/vigilhost/drop-ins; eval \"$(sed -n '/install -D/,/daemon-reload/"
                  "s/^# *//p' backup-snapshots.conf)\"")  # fmt: skip
 
+    def left(self, listing: str, others: str) -> list[str]:
+        """Snapshots of ours, whose names `listing` prints, and what is mounted of them. `others`: one that is not."""
+        mounts = [line.split()[1] for line in self.run("cat", "/proc/mounts").splitlines()]
+        return [name for name in (*self.run(*listing.split()).split(), *mounts)
+                if "vigilhost-" in name and name != others]  # fmt: skip
+
     # Backups that are held between their snapshots and the reading of them.
 
     def hold_tar(self) -> None:

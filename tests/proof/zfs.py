@@ -42,10 +42,7 @@ def machine(package: Path) -> Iterator[BackingUpVm]:
 
 
 def left(machine: BackingUpVm) -> list[str]:
-    """Snapshots of ours and what is mounted of them."""
-    snapshots = machine.run("zfs", "list", "-H", "-t", "snapshot", "-o", "name").split()
-    mounts = [line.split()[1] for line in machine.run("cat", "/proc/mounts").splitlines()]
-    return [name for name in (*snapshots, *mounts) if "vigilhost-" in name and name != OTHERS]
+    return machine.left("zfs list -H -t snapshot -o name", OTHERS)
 
 
 def test_data_sets_come_back_as_they_were_when_the_backup_began(machine: BackingUpVm) -> None:

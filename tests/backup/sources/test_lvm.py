@@ -52,10 +52,7 @@ def machine(fresh: BackingUpVm) -> BackingUpVm:
 
 
 def left(machine: BackingUpVm) -> list[str]:
-    """Snapshots of ours and what is mounted of them."""
-    volumes = machine.run("lvs", "--noheadings", "--options=lv_name").split()
-    mounts = [line.split()[1] for line in machine.run("cat", "/proc/mounts").splitlines()]
-    return [name for name in (*volumes, *mounts) if "vigilhost-" in name and name != OTHERS]
+    return machine.left("lvs --noheadings --options=lv_name", OTHERS)
 
 
 def test_without_the_right_to_mount_the_error_names_what_gives_it(fresh: BackingUpVm) -> None:
