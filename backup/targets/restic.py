@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 import os
@@ -32,7 +33,7 @@ from agent.core.secrets import Secret
 from agent.core.units import Percent, Seconds
 from backup import children
 from backup.children import Group, Guard, Step, check_statuses, pipe
-from backup.errors import Absent, BackupError, Damaged, TargetFailed
+from backup.errors import Absent, BackupError, Damaged, Forbidden, TargetFailed
 from backup.manifest import FILE_NAME
 from backup.redact import Redactor
 from backup.relay import READ_BYTES, Outlet
@@ -48,6 +49,9 @@ _MANY = 200  # snapshots named to one restic
 _LOCKED = re.compile(r"already locked|unable to create lock")
 _ABSENT = re.compile(r"unable to open config file|repository does not exist|Is there a repository")
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+# What rest-server, S3 and sftp say where one may add and not remove.
+_FORBIDDEN = re.compile(r"Remove\(<snapshot/[^:]*: (.*(?:403 forbidden|access ?denied|permission denied).*)",
+                        re.IGNORECASE)  # fmt: skip
 _BROKEN = re.compile(r"ciphertext verification failed|invalid hash|hash mismatch")  # what restic says of changed data
 _ASK_AGAIN_S = 2.0
 
@@ -123,7 +127,8 @@ class Restic:
             upload.commit()
         finally:
             upload.abort()
-        self._forget(replaced)
+        with contextlib.suppress(Forbidden):  # the newest counts, however many there are
+            self._forget(replaced)
 
     def names(self, prefix: str) -> Iterator[str]:
         found = {one.name for one in self._list(fresh=True)}
@@ -154,10 +159,11 @@ class Restic:
         """Remove locks whose owners have died, and manifests that a killed run had replaced but not forgotten."""
         self._run("unlock")
         removed = []
-        for name in list(self.names(prefix)):
-            if older := self._of(name)[:-1]:
-                self._forget([one.id for one in older])
-                removed.append(name)
+        with contextlib.suppress(Forbidden):  # older manifests harm nothing
+            for name in list(self.names(prefix)):
+                if older := self._of(name)[:-1]:
+                    self._forget([one.id for one in older])
+                    removed.append(name)
         return removed
 
     def free_bytes(self) -> int | None:
@@ -227,7 +233,7 @@ class Restic:
     # The program.
 
     def _run(self, *words: str) -> bytes:
-        """Run restic, waiting while the repository is locked; its output. Raise TargetFailed."""
+        """Run restic, waiting while the repository is locked; its output. Raise TargetFailed, Forbidden."""
         gives_up_at = monotonic() + self.lock_wait
         while True:
             guard = Guard(self.timeout, f"restic {words[0]}", self.guard)
@@ -239,6 +245,9 @@ class Restic:
                     file.seek(0)
                     return file.read()
             except BackupError as error:
+                if (refusal := _FORBIDDEN.search(str(error))) is not None:
+                    self._run("unlock")  # it was ended, and others would wait for its lock
+                    raise Forbidden(f"{self._shown('')}: snapshots may not be removed: {refusal[1]}") from None
                 if not _LOCKED.search(str(error)) or monotonic() + _ASK_AGAIN_S > gives_up_at:
                     raise TargetFailed(f"{self._shown('')}: {error}") from None
                 guard.wait(_ASK_AGAIN_S)
@@ -311,7 +320,8 @@ class _ResticUpload:
             self._fail("failed")
         snapshot, size = self._summary()
         if size != self._size:
-            self._place._forget([snapshot])
+            with contextlib.suppress(Forbidden):
+                self._place._forget([snapshot])
             self._fail(f"has {size} bytes of {self._size}")
         self._end()
 
@@ -354,10 +364,10 @@ class _ResticUpload:
 
 
 def _impatient(step: Step, guard: Guard) -> Step:
-    """The same, ended when it says that its disk is full: restic goes on trying for a quarter of an hour."""
+    """The same, ended when it says what no other try changes: restic goes on for up to a quarter of an hour."""
 
     def heard(line: str) -> None:
-        if _FULL.search(line):
+        if _FULL.search(line) or _FORBIDDEN.search(line):
             guard.stop(line)
 
     return replace(step, on_line=heard)

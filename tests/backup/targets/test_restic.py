@@ -22,6 +22,7 @@ from backup.target import Target
 from backup.targets import restic
 from backup.targets.restic import Restic
 from backup.verify import verify
+from tests.agent.cli.test_backup_cmd import Operator
 from tests.backup.hosts import HOST, BackedUp, built_source, ended, script
 from tests.backup.made import manifest
 from tests.backup.targets.contract import (
@@ -42,6 +43,8 @@ from tests.backup.targets.contract import (
 from tests.backup.targets.restic_key import make_quick
 from tests.servers.process import wait_until
 from tests.servers.programs import need
+from tests.servers.rclone_restic import RcloneRestic
+from tests.servers.rclone_s3 import need_rclone
 
 PASSWORD = "canary-password-of-the-repository"
 NO_COMPRESSION = {"program": "none"}
@@ -340,6 +343,36 @@ def test_a_full_disk_fails_and_leaves_the_backup_before(
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert host.run().code == 0
     comes_back(host, backups(host)[-1], tmp_path / "to")
+
+
+def test_a_server_that_lets_nothing_be_removed_gets_good_backups_and_is_told_of(
+    host: BackedUp, repository: Repository, tmp_path: Path
+) -> None:
+    need_rclone()
+    with RcloneRestic() as server:
+        subprocess.run(["cp", "-r", repository.path, server.data_dir / "repository"], check=True)
+        entry = repository.entry(tmp_path, repository=f"rest:{server.url}/")
+        job_to(host, entry, compression=NO_COMPRESSION, retention={"keep_last": 2})
+        for number in range(4):
+            fill(host)
+            ran = host.run()
+            assert (ran.code, ran.result["status"]) == (0, "ok" if number < 2 else "warn"), ran.result
+        (warning,) = ran.result["warnings"]
+        assert "retention: 2 backups that no rule keeps stay: restic rest:" in warning
+        assert "snapshots may not be removed: blob not removed, server response: 403 Forbidden (403); let it" in warning
+        assert os.listdir(server.data_dir / "repository" / "locks") == []
+
+        Operator(host).types("pin", "job", backups(host)[0].id)  # a second manifest, beside the first
+        assert [one.pinned for one in backups(host)] == [True, False, False, False]
+        (warning,) = host.run().result["warnings"]
+        assert "2 backups that no rule keeps stay" in warning
+        newest = backups(host)[-1]
+        comes_back(host, newest, tmp_path / "to")
+        # As the cookbook has its owner tidy up; the two are an archive and its manifest.
+        only = ("--tag", "vigilhost", "--group-by", "host")
+        Repository(server.data_dir / "repository").restic("forget", *only, "--keep-last", "2", "--prune")
+        assert [one.id for one in backups(host)] == [newest.id]
+        comes_back(host, newest, tmp_path / "again")
 
 
 def test_one_that_is_too_slow_fails_at_its_deadline(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
