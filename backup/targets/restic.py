@@ -49,9 +49,8 @@ _MANY = 200  # snapshots named to one restic
 _LOCKED = re.compile(r"already locked|unable to create lock")
 _ABSENT = re.compile(r"unable to open config file|repository does not exist|Is there a repository")
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-# What rest-server, S3 and sftp say where one may add and not remove.
-_FORBIDDEN = re.compile(r"Remove\(<snapshot/[^:]*: (.*(?:403 forbidden|access ?denied|permission denied).*)",
-                        re.IGNORECASE)  # fmt: skip
+# What servers of restic's own protocol and of S3 have it say where one may add and not remove.
+_FORBIDDEN = re.compile(r"Remove\(<snapshot/[^:]*: (.*(?:403 Forbidden|Access Denied).*)")
 _BROKEN = re.compile(r"ciphertext verification failed|invalid hash|hash mismatch")  # what restic says of changed data
 _ASK_AGAIN_S = 2.0
 

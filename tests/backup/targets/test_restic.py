@@ -375,6 +375,16 @@ def test_a_server_that_lets_nothing_be_removed_gets_good_backups_and_is_told_of(
         comes_back(host, newest, tmp_path / "again")
 
 
+def test_a_bucket_that_lets_nothing_be_removed_says_it_in_words_of_its_own() -> None:
+    """Of Ceph's gateway, with a policy that lets a key delete below `locks/` only."""
+    said = (
+        "Remove(<snapshot/dadd2a0ba3>) returned error, retrying after 552.330144ms: client.RemoveObject: Access Denied."
+    )
+    found = restic._FORBIDDEN.search(said)
+    assert found is not None
+    assert found[1] == "client.RemoveObject: Access Denied."
+
+
 def test_one_that_is_too_slow_fails_at_its_deadline(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = repository.target(deadline=1.0).begin(NAME)
     with pytest.raises(TargetFailed, match="did not end within 1 s"):
