@@ -16,6 +16,7 @@ from tests.systemd.installed import AGENT_PORT, CONFIG, Installed
 
 FREE_PORT = 9812
 OURS = ("vigilhost_", "process_", "python_", "node_scrape_")  # what each agent tells about itself
+SINCE_MET = "node_processes_state"  # of a state from when its agent first met it, if only to count none
 QUICK = json.dumps({"collectors": {name: {"interval": "1s"} for name in COLLECTORS.on_by_default}})
 MOUNTS = """
 mkdir -p /srv/read-only
@@ -38,6 +39,7 @@ def both(machine: Installed) -> Iterator[Installed]:
     machine.run("sh", "-ec", MOUNTS)
     machine.configure(QUICK)
     machine.restart()
+    meet_a_zombie(machine)
     machine.run(
         "systemd-run", "--quiet", "--unit=free", "--property=User=vigilhost", "--property=StateDirectory=free",
         "vigilhost", "run", "--config", CONFIG, "--state-dir", "/var/lib/free", "--listen", f"127.0.0.1:{FREE_PORT}",
@@ -47,6 +49,18 @@ def both(machine: Installed) -> Iterator[Installed]:
     readings(machine, AGENT_PORT, time.time())  # those of the last mount too
     yield machine
     machine.run("systemctl", "stop", "free")
+
+
+def meet_a_zombie(machine: Installed) -> None:
+    """The service has met one that the other agent will not."""
+    machine.run("systemd-run", "--quiet", "--unit=zombie", "sh", "-c", "true & exec sleep infinity")
+
+    def is_met() -> bool:
+        return any(name == SINCE_MET and dict(labels)["state"] == "Z"
+                   for name, labels in readings(machine, AGENT_PORT))  # fmt: skip
+
+    wait_until(is_met, "the service to meet a zombie", 30, every=0.2)
+    machine.run("systemctl", "stop", "zombie")
 
 
 def await_readings_of_all(machine: Installed) -> None:
@@ -91,12 +105,17 @@ def differing(machine: Installed, rounds: int) -> set[Key]:
         service = readings(machine, AGENT_PORT, measured_at(before))
         after = readings(machine, FREE_PORT, measured_at(service))
         there = before.keys() & after.keys()
-        found = {key for key in there if not is_between(service.get(key), before[key], after[key])}
-        found |= service.keys() - before.keys() - after.keys()
+        found = {key for key in there if not is_between(service.get(key, unmet(key)), before[key], after[key])}
+        found |= {key for key in service.keys() - before.keys() - after.keys() if service[key] != unmet(key)}
         left, before = found if left is None else left & found, after
         if not left:
             break
     return left or set()
+
+
+def unmet(key: Key) -> float | None:
+    """What a series counts that is not there."""
+    return 0.0 if key[0] == SINCE_MET else None
 
 
 def is_between(value: float | None, one: float, other: float) -> bool:
