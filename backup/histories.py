@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from backup.errors import BackupError
+from backup.lasting import fsync_directory
 from backup.schedule import History
 
 FILE_NAME = "backup-runs.json"
@@ -54,8 +55,6 @@ def save(path: str, histories: Mapping[str, History]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(directory)
-        os.close(directory)
+        fsync_directory(os.path.dirname(path))
     except OSError as error:
         raise BackupError(f"{path}: {(error.strerror or str(error)).lower()}") from error

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from backup.children import Step
 from backup.errors import BackupError, SourceFailed
 from backup.extract import copy
+from backup.lasting import fsync_directory
 from backup.source import Work
 from backup.sources.mysql_client import Client, first_line, identifier, without_sandbox
-from backup.sources.scratch import Undo, cleaning_up, fsync_directory, rejoined, remove_file
+from backup.sources.scratch import Undo, cleaning_up, rejoined, remove_file
 
 _DUMP = ("--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob",
          "--default-character-set=utf8mb4")  # fmt: skip

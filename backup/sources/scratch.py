@@ -20,6 +20,7 @@ from typing import Any
 
 from backup.children import Group, Guard, Step, check_statuses, pipe, user_ids
 from backup.errors import BackupError, SourceFailed, Stopped
+from backup.lasting import fsync_directory
 from backup.source import Stream, Work
 from backup.workspace import SHARED_MODE
 
@@ -78,15 +79,6 @@ def remove_file(path: str) -> None:
     """Remove a file; one that is not there is no error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def fsync_directory(path: str) -> None:
-    """Make lasting what the names in a directory are. Raise OSError."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def owner_tag(host: str, job: str) -> str:
